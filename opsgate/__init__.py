@@ -1,0 +1,3 @@
+"""opsgate: prove that a rollout serves, roll it back when it does not, keep the evidence."""
+
+__version__ = "1.0.0"

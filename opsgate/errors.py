@@ -1,0 +1,73 @@
+"""The errors a user can meet.
+
+OpsgateError                 70  a defect, unless a subclass says otherwise
+├── ConfigurationError        2  flag, variable or file: nothing was touched
+├── NotReady                  2  preflight says no: nothing was touched
+├── EvidenceError            74  evidence could not be written or read
+├── EnvironmentHeld          75  another run holds the environment
+├── TakenOver                75  a person took the environment over with `rollback --force`
+└── Interrupted             128+ a signal asked opsgate to stop
+
+Each says what happened, where, and what to do next. Only `opsgate.tasks` turns one
+into an exit code.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class OpsgateError(Exception):
+    """Something the user is told in words.
+
+    `message` says what happened and where, `hint` what to do next (may be empty).
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(OpsgateError):
+    """A flag, an environment variable or the configuration file is wrong."""
+
+    exit_code = 2
+
+
+class NotReady(OpsgateError):
+    """Preflight found something missing before the first side effect."""
+
+    exit_code = 2
+
+
+class EvidenceError(OpsgateError):
+    """Evidence could not be written, or what is there cannot be read."""
+
+    exit_code = 74
+
+
+class EnvironmentHeld(OpsgateError):
+    """Another run holds the lock of this environment."""
+
+    exit_code = 75
+
+
+class TakenOver(OpsgateError):
+    """A person's `rollback --force` took the environment from this run."""
+
+    exit_code = 75
+
+
+class Interrupted(OpsgateError):
+    """SIGINT, SIGTERM or SIGHUP arrived."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        self.exit_code = 128 + signum
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")

@@ -1,0 +1,269 @@
+"""The evidence record, schema `opsgate/evidence/v1`, as it grows during a run.
+
+These structs are the schema: `evidence.schema.json` is generated from them. Times of day are RFC 3339
+in UTC with milliseconds; `_ms` are milliseconds; a policy's durations are seconds. A stage that has
+not run holds nothing but `status: skipped`, so every other field of a stage may be unset.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from opsgate import __version__
+from opsgate.redact import Redactor
+from opsgate.verdict.targets import Attempt, Policy, Target
+
+SCHEMA = "opsgate/evidence/v1"
+
+Status = Literal["passed", "failed", "skipped"]
+StageStatus = Literal["passed", "failed", "skipped", "interrupted"]
+StatusReason = Literal[
+    "all_probes_healthy", "no_urls_configured", "not_gated",
+    "probe_failures", "unstable", "wrong_revision", "observer_offline",
+    "publish_failed", "deploy_failed", "interrupted", "internal_error",
+    "recovered", "rollback_failed", "not_recovered", "recovery_unverified",
+]  # fmt: skip
+Withheld = Literal["observer_offline", "no_last_good", "no_rollback", "circuit_open"]
+Trigger = Literal["release", "publish", "deploy", "gate", "rollback"]
+Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
+Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A published image: its service's name, where it was pushed, and what the registry holds."""
+
+    name: str
+    reference: str
+    digest: str
+
+    @property
+    def pinned(self) -> str:
+        """The reference by digest, its tag left out: `registry/name@sha256:…`."""
+        repository, _, tag = self.reference.rpartition(":")
+        return f"{repository if repository and '/' not in tag else self.reference}@{self.digest}"
+
+
+class Ci(msgspec.Struct, kw_only=True):
+    """Where the run took place; every field null outside CI, `actor` and `commit` where unknown."""
+
+    provider: str | None = None
+    repository: str | None = None
+    workflow: str | None = None
+    run_url: str | None = None
+    commit: str | None = None
+    actor: str | None = None
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """A hook's command that was run, masked."""
+
+    command: str
+    exit_code: int | None
+    duration_ms: int
+    timed_out: bool
+    output_tail: str
+    explanation: str = ""
+    """Why it counts as failed, in words; empty after success."""
+    survivors: list[int] = []
+    """Process ids that left the command's process group and were still alive."""
+
+
+class TargetResult(msgspec.Struct, kw_only=True):
+    """What one target answered."""
+
+    name: str
+    url: str | None
+    required: bool
+    healthy: bool
+    first_healthy_ms: float | None
+    flaps: int
+    attempts: list[Attempt]
+
+    @classmethod
+    def untried(cls, target: Target) -> TargetResult:
+        """A target without attempts."""
+        return cls(
+            name=target.name,
+            url=target.url,
+            required=target.required,
+            healthy=False,
+            first_healthy_ms=None,
+            flaps=0,
+            attempts=[],
+        )
+
+
+class Stage(msgspec.Struct, kw_only=True):
+    """What all stages have."""
+
+    status: StageStatus = "skipped"
+    started_at: Time | UnsetType = UNSET
+    duration_ms: int | UnsetType = UNSET
+
+    @property
+    def completed(self) -> bool:
+        """The stage ran to its end, whatever came of it."""
+        return self.duration_ms is not UNSET and self.status != "interrupted"
+
+
+class Preflight(Stage, kw_only=True):
+    """What was looked at before the first side effect, and the baseline of each target."""
+
+    targets: list[TargetResult] | UnsetType = UNSET
+    rollback_check: Command | None | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+
+
+class Container(msgspec.Struct, kw_only=True):
+    """A compose container that did not stay up, as found after a failed gate."""
+
+    service: str
+    state: str
+    exit_code: int | None
+    restarts: int
+    log_tail: str
+
+
+class Publish(Stage, kw_only=True):
+    """How the images came to be."""
+
+    commands: list[Command] | UnsetType = UNSET
+    tag: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    """What failed, in words."""
+
+
+class Deploy(Stage, kw_only=True):
+    """The deploy hook."""
+
+    commands: list[Command] | UnsetType = UNSET
+    containers: list[Container] | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+
+
+class Gate(Stage, kw_only=True):
+    """The probing, and everything its verdict was decided on."""
+
+    status_reason: StatusReason | UnsetType = UNSET
+    policy: Policy | UnsetType = UNSET
+    revision: str | None | UnsetType = UNSET
+    """The revision that the targets had to report; null when it was not judged."""
+    targets: list[TargetResult] | UnsetType = UNSET
+    control: list[TargetResult] | UnsetType = UNSET
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier run brought out: the way back leads to one of these."""
+
+    run_id: RunId
+    revision: str | None
+    images: tuple[Image, ...] = ()
+    finished_at: Time | None = None
+    tag: str | None = None
+    pins: str | None = None
+    """Absolute path of its compose override; null when it left none."""
+
+
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that `rollback --force` took the environment from."""
+
+    run_id: str
+    pid: int
+    host: str
+    reached: bool
+    """It acknowledged in time; when false its hook may still be running."""
+
+
+class Rollback(Stage, kw_only=True):
+    """The rollback, or why there was none."""
+
+    attempted: bool | UnsetType = UNSET
+    withheld: Withheld | None | UnsetType = UNSET
+    trigger: Literal["auto", "manual"] | None | UnsetType = UNSET
+    reason: str | None | UnsetType = UNSET
+    succeeded: bool | None | UnsetType = UNSET
+    recovered: bool | None | UnsetType = UNSET
+    exit_code: int | None | UnsetType = UNSET
+    commands: list[Command] | UnsetType = UNSET
+    recovery: Gate | UnsetType = UNSET
+    last_good: Rollout | None | UnsetType = UNSET
+    took_over: TakenOver | UnsetType = UNSET
+
+
+class Stages(msgspec.Struct, kw_only=True):
+    """The stages in their order."""
+
+    preflight: Preflight = msgspec.field(default_factory=Preflight)
+    publish: Publish = msgspec.field(default_factory=Publish)
+    deploy: Deploy = msgspec.field(default_factory=Deploy)
+    gate: Gate = msgspec.field(default_factory=Gate)
+    rollback: Rollback = msgspec.field(default_factory=Rollback)
+
+
+class Evidence(msgspec.Struct, kw_only=True):
+    """One run's record, whole. Until it is finished it says `failed`/`interrupted`."""
+
+    schema: Literal["opsgate/evidence/v1"] = SCHEMA
+    opsgate_version: str = __version__
+    run_id: RunId
+    environment: str
+    trigger: Trigger
+    started_at: Time
+    finished_at: Time | None = None
+    duration_ms: int | None = None
+    status: Status = "failed"
+    status_reason: StatusReason = "interrupted"
+    exit_code: int | None = None
+    revision: str | None = None
+    images: list[Image] = []
+    failed_urls: list[str] = []
+    attempt_count: int = 0
+    ci: Ci = msgspec.field(default_factory=Ci)
+    stages: Stages = msgspec.field(default_factory=Stages)
+    next_steps: list[str] = []
+    previous: Hash | None = None
+
+    @property
+    def deployed(self) -> bool:
+        """The deploy hook of this run was started."""
+        return self.stages.deploy.started_at is not UNSET
+
+
+# What a machine reads stays as it is, even where a short secret happens to have the same value.
+_STRUCTURAL = frozenset(
+    "schema opsgate_version run_id environment trigger started_at finished_at status status_reason kind "
+    "withheld previous digest tls_not_after remote_ip".split()
+)
+
+
+def encode(record: Evidence, redactor: Redactor) -> bytes:
+    """The record's file, byte for byte: UTF-8 JSON, indented by two, every secret masked."""
+    document = _scrubbed(msgspec.to_builtins(record), redactor)
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def decode(data: bytes) -> Evidence:
+    """The record in `data`; raises `msgspec.ValidationError` or `msgspec.DecodeError`."""
+    return msgspec.json.decode(data, type=Evidence)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a record."""
+    schema = msgspec.json.schema(Evidence)
+    top = schema["$defs"]["Evidence"]
+    top["required"] = list(top["properties"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+
+
+def _scrubbed(value: Any, redactor: Redactor) -> Any:
+    if isinstance(value, str):
+        return redactor.scrub_value(value.encode("utf-8", "replace").decode())
+    if isinstance(value, dict):
+        return {k: v if k in _STRUCTURAL else _scrubbed(v, redactor) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrubbed(item, redactor) for item in value]
+    return value

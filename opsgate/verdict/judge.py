@@ -1,0 +1,200 @@
+"""Attempts and a policy in, a verdict out.
+
+Each target's attempts fold into a `Run`, and `decide` looks at the runs of all required targets:
+
+- **Passed**: there is an instant T, the latest start of the current unbroken runs plus the soak, such
+  that every target has answered healthily at or after T, at least `successes` times in a row, and
+  the last of these answers came before the deadline.
+- **Failed**: a target lost health more than `flaps` times (`unstable`), no unbroken run can be
+  finished before the deadline any more, or the deadline is over.
+- **Waiting**: anything else, with T when it is known: each target is due another attempt then.
+
+The verdict depends only on each target's own sequence of attempts, never on how those of different
+targets interleave, so a record gives the same verdict as the gate that wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opsgate.verdict.targets import Attempt, Kind, Policy
+
+FailedReason = Literal["probe_failures", "unstable", "wrong_revision", "observer_offline"]
+
+FOREVER = float("inf")
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One target's attempts so far, folded to what the verdict needs. Times in ms."""
+
+    start_ms: float | None = None
+    """Start of the first healthy attempt since the last failure; None when the last one failed."""
+    last_ms: float = 0.0
+    """Start of the latest healthy attempt."""
+    end_ms: float = 0.0
+    """When the latest attempt was answered."""
+    streak: int = 0
+    """Healthy attempts since the last failure."""
+    flaps: int = 0
+    """How often health was lost after `successes` in a row."""
+    attempts: int = 0
+    first_healthy_ms: float | None = None
+    failure: Kind | None = None
+    """What the latest failed attempt ended in."""
+    blind: bool = True
+    """No attempt so far has heard anything from the host."""
+    responded: bool = False
+    """Some attempt got an HTTP response, whatever it said."""
+
+    def after(self, attempt: Attempt, policy: Policy) -> Run:
+        """The run with one more attempt."""
+        seen = {
+            "end_ms": attempt.end_ms,
+            "attempts": self.attempts + 1,
+            "blind": self.blind and _is_blind(attempt),
+            "responded": self.responded or attempt.status_code is not None,
+        }
+        if not attempt.ok:
+            lost = self.streak >= policy.successes
+            return msgspec.structs.replace(
+                self, start_ms=None, streak=0, flaps=self.flaps + lost, failure=attempt.kind, **seen
+            )
+        at = attempt.at_ms
+        return msgspec.structs.replace(
+            self,
+            start_ms=at if self.start_ms is None else self.start_ms,
+            last_ms=at,
+            streak=self.streak + 1,
+            first_healthy_ms=at if self.first_healthy_ms is None else self.first_healthy_ms,
+            **seen,
+        )
+
+    def is_unstable(self, policy: Policy) -> bool:
+        """Health was lost too often for this policy."""
+        return self.flaps > policy.flaps
+
+    def is_late(self, policy: Policy) -> bool:
+        """No unbroken run of this target can be finished before the deadline any more."""
+        deadline = policy.deadline * 1000
+        if self.start_ms is None:
+            return bool(self.attempts) and self.end_ms >= latest_start_ms(policy)
+        missing = policy.successes - self.streak - _extra(policy)
+        return (
+            self.start_ms + policy.soak * 1000 >= deadline
+            or self.last_ms + missing * policy.interval * 1000 >= deadline
+        )
+
+    def is_healthy(self, policy: Policy) -> bool:
+        """The last attempt succeeded, and the target itself did nothing to fail the gate."""
+        return self.start_ms is not None and not self.is_unstable(policy) and not self.is_late(policy)
+
+    def has_soaked(self, policy: Policy) -> bool:
+        """This target alone has met the policy."""
+        return (
+            self.start_ms is not None
+            and self.streak >= policy.successes
+            and self.last_ms >= self.start_ms + policy.soak * 1000
+        )
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """No verdict yet. Every target is due an attempt at `probe_at_ms`, when that is known."""
+
+    probe_at_ms: float | None = None
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """Every required target is healthy, at the same time and for long enough."""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The runtime cannot be called healthy."""
+
+    reason: FailedReason
+
+
+Verdict = Waiting | Passed | Failed
+
+
+def fold(attempts: Iterable[Attempt], policy: Policy) -> Run:
+    """The run that a target's attempts, in order, make."""
+    run = Run()
+    for attempt in attempts:
+        run = run.after(attempt, policy)
+    return run
+
+
+def latest_start_ms(policy: Policy) -> float:
+    """The instant before which a run must begin to be finished in time."""
+    least = max(policy.soak, (policy.successes - 1 - _extra(policy)) * policy.interval)
+    return (policy.deadline - least) * 1000
+
+
+def may_settle(run: Run, policy: Policy) -> bool:
+    """Whether a target's newest attempt can have changed the verdict or the common end of the soak.
+
+    Asking this first keeps a gate of many targets from looking at all of them after each attempt.
+    """
+    return run.streak <= 1 or run.has_soaked(policy) or not run.is_healthy(policy)
+
+
+def decide(
+    runs: Sequence[Run], policy: Policy, *, now_ms: float = FOREVER, control: Sequence[Run] = ()
+) -> Verdict:
+    """The verdict over the required targets' `runs` at `now_ms`.
+
+    `control` are the runs of the control URLs. With the default `now_ms` no more attempts will
+    come, and the answer is `Passed` or `Failed`.
+    """
+    deadline = policy.deadline * 1000
+    if any(run.is_unstable(policy) for run in runs):
+        return Failed("unstable")
+    soak_end = _common_soak_end(runs, policy)
+    if soak_end is not None and _all_soaked(runs, policy, soak_end):
+        return Passed()
+    if now_ms < deadline and not any(run.is_late(policy) for run in runs):
+        return Waiting(soak_end)
+    if control and all(run.blind for run in runs) and not any(run.responded for run in control):
+        if now_ms < deadline and not all(run.attempts for run in control):
+            return Waiting()
+        return Failed("observer_offline")
+    return Failed(_reason(runs, policy))
+
+
+def _common_soak_end(runs: Sequence[Run], policy: Policy) -> float | None:
+    """When the soak of the target that became healthy last is over."""
+    latest = 0.0
+    for run in runs:
+        if run.start_ms is None:
+            return None
+        latest = max(latest, run.start_ms)
+    return latest + policy.soak * 1000
+
+
+def _all_soaked(runs: Sequence[Run], policy: Policy, soak_end: float) -> bool:
+    return all(
+        run.last_ms >= soak_end and run.streak >= policy.successes and run.end_ms <= policy.deadline * 1000
+        for run in runs
+    )
+
+
+def _reason(runs: Sequence[Run], policy: Policy) -> FailedReason:
+    kinds = {run.failure for run in runs if not run.is_healthy(policy)}
+    return "wrong_revision" if kinds == {"revision"} else "probe_failures"
+
+
+def _extra(policy: Policy) -> int:
+    """The attempt at the exact end of the soak may come on top of those `interval` apart."""
+    return 1 if policy.soak else 0
+
+
+def _is_blind(attempt: Attempt) -> bool:
+    """Nothing came back from the host; a refused connection did."""
+    if attempt.kind == "refused":
+        return attempt.remote_ip is None
+    return attempt.kind == "dns" or (attempt.kind == "timeout" and attempt.bytes == 0)
