@@ -1,0 +1,289 @@
+"""What a registry really serves: tags, digests and manifests, without a Docker engine.
+
+OpsgateError
+├── Unreachable          no usable answer (in `wire`)
+├── CredentialsError     Docker's configuration cannot be read (in `credentials`)
+└── RegistryError     1  the registry answered, and the answer is no
+    ├── Unauthorized     not logged in, or not allowed
+    ├── NotFound         no such repository, tag or digest
+    └── DigestMismatch   what was served is not what its digest says
+
+The protocol is the OCI distribution specification 1.1; tokens are as Docker documents them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from opsgate.errors import OpsgateError
+from opsgate.redact import Secret
+from opsgate.stages.credentials import Credential, Credentials, login_command
+from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest, is_loopback
+from opsgate.stages.wire import Answer, Request, exchange
+
+MANIFEST_TYPES: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+LIMIT: Final = 30.0
+"""Seconds that one question may take, retries and tokens included."""
+
+_HUB_HOST: Final = "registry-1.docker.io"
+_CHALLENGE: Final = re.compile(r"(?:^|,)\s*(bearer|basic)\s+(?=[\w-]+=)", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r'([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+
+
+class RegistryError(OpsgateError):
+    """The registry answered, and not with what was asked for."""
+
+    exit_code = 1
+
+
+class Unauthorized(RegistryError):
+    """Not logged in, or not allowed."""
+
+
+class NotFound(RegistryError):
+    """No such repository, tag or digest."""
+
+
+class DigestMismatch(RegistryError):
+    """The bytes served are not those that the digest names."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest or an index, as served, and the digest of exactly these bytes."""
+
+    content: bytes
+    media_type: str
+    digest: str
+
+
+class Registry:
+    """One registry. Each question takes `limit` seconds at most, everything included.
+
+    `host` is as in `Reference.registry`. Plain HTTP is used for this machine only. Questions raise
+    `RegistryError`, `Unreachable` or `CredentialsError`.
+    """
+
+    def __init__(self, host: str, credentials: Credentials) -> None:
+        self.host = host
+        api = _HUB_HOST if host == DOCKER_HUB else host
+        self._base = f"{'http' if is_loopback(host) else 'https'}://{api}/v2/"
+        self._credentials = credentials
+        self._authorizations: dict[str, Secret] = {}
+
+    def ping(self, *, limit: float = LIMIT) -> None:
+        """Ask whether this is a registry and, where it wants a login, whether ours is accepted."""
+        answer = self._ask("GET", "", "", time.monotonic() + limit)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise RegistryError(f"{self.host} answers, but is no image registry (404 for /v2/)")
+        self._expect_ok(answer, self.host)
+
+    def digest(self, reference: Reference, *, limit: float = LIMIT) -> str:
+        """Resolve the digest that the registry serves for `reference`; without a tag, for `latest`."""
+        deadline = time.monotonic() + limit
+        answer = self._manifest_request("HEAD", reference, deadline)
+        served = answer.headers.get("docker-content-digest", "")
+        if answer.status == HTTPStatus.OK and is_digest(served) and reference.digest in (None, served):
+            return served
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+            self._expect_ok(answer, str(reference))
+        # Only a body says why there is none, and only the bytes themselves prove their digest.
+        return self._manifest(reference, deadline).digest
+
+    def exists(self, repository: str, digest: str, *, limit: float = LIMIT) -> bool:
+        """Tell whether the manifest `digest` can be pulled from `repository`."""
+        reference = Reference(registry=self.host, repository=repository, digest=digest)
+        deadline = time.monotonic() + limit
+        answer = self._manifest_request("HEAD", reference, deadline)
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer = self._manifest_request("GET", reference, deadline)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return False
+        self._expect_ok(answer, str(reference))
+        return True
+
+    def manifest(self, reference: Reference, *, limit: float = LIMIT) -> Manifest:
+        """Fetch the manifest that `reference` names, checked against its digest."""
+        return self._manifest(reference, time.monotonic() + limit)
+
+    def _manifest(self, reference: Reference, deadline: float) -> Manifest:
+        answer = self._manifest_request("GET", reference, deadline)
+        if answer.status == HTTPStatus.NOT_FOUND:
+            raise self._missing(reference, deadline)
+        self._expect_ok(answer, str(reference))
+        served = answer.headers.get("docker-content-digest", "")
+        promised = reference.digest or served
+        algorithm = promised.partition(":")[0] if is_digest(promised) else "sha256"
+        digest = f"{algorithm}:{hashlib.new(algorithm, answer.body).hexdigest()}"
+        if is_digest(promised) and promised != digest:
+            raise DigestMismatch(
+                f"{reference}: the registry served other bytes than {promised} ({digest})",
+                "Do not deploy it. A proxy between here and the registry may rewrite or cache answers.",
+            )
+        media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
+        return Manifest(content=answer.body, media_type=media_type, digest=digest)
+
+    def _manifest_request(self, method: str, reference: Reference, deadline: float) -> Answer:
+        path = f"{reference.repository}/manifests/{reference.pointer}"
+        return self._ask(method, path, f"repository:{reference.repository}:pull", deadline)
+
+    def _missing(self, reference: Reference, deadline: float) -> NotFound:
+        """Find out what is missing: most registries say `manifest unknown` for either."""
+        path = f"{reference.repository}/tags/list?n=1"
+        listing = self._ask("GET", path, f"repository:{reference.repository}:pull", deadline)
+        if listing.status == HTTPStatus.NOT_FOUND:
+            return NotFound(
+                f"no such repository: {reference.name}",
+                "Was the image pushed, and is the name spelled right?",
+            )
+        if reference.digest:
+            return NotFound(
+                f"{reference.name} does not serve {reference.digest}",
+                "It was deleted, or never pushed there.",
+            )
+        return NotFound(f"{reference.name} has no tag {reference.pointer}", "Was it pushed under that tag?")
+
+    def _ask(self, method: str, path: str, scope: str, deadline: float) -> Answer:
+        """Send one question, with a login as soon as the registry asks for one."""
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)} if "/manifests/" in path else {}
+        known = self._authorizations.get(scope)
+        request = Request(
+            url=self._base + path,
+            method=method,
+            headers=headers,
+            authorization=known.reveal() if known else None,
+        )
+        answer = exchange(request, deadline)
+        if answer.status != HTTPStatus.UNAUTHORIZED:
+            return answer
+        # A token that was good before may have run out: what the registry asks now counts.
+        authorization = self._authorize(answer, scope, deadline)
+        self._authorizations[scope] = authorization
+        return exchange(msgspec.structs.replace(request, authorization=authorization.reveal()), deadline)
+
+    def _authorize(self, challenged: Answer, scope: str, deadline: float) -> Secret:
+        """Answer a challenge: the value of the Authorization header."""
+        challenges = _challenges(challenged.headers.get("www-authenticate", ""))
+        credential = self._credentials.find(self.host)
+        if "bearer" in challenges:
+            if credential is not None and credential.registry_token is not None:
+                return Secret(f"Bearer {credential.registry_token.reveal()}")
+            return self._token(challenges["bearer"], scope, credential, deadline)
+        if "basic" in challenges:
+            if credential is None or credential.password is None:
+                raise self._unauthorized(self.host, used=False)
+            return _basic(credential.username, credential.password)
+        raise RegistryError(
+            f"{self.host} asks for a login of a kind that is not known here",
+            "Bearer tokens and Basic are: see the WWW-Authenticate header of its /v2/.",
+        )
+
+    def _token(
+        self, challenge: dict[str, str], scope: str, credential: Credential | None, deadline: float
+    ) -> Secret:
+        """Exchange our login for a token; without a login, ask for an anonymous one."""
+        realm = challenge.get("realm", "")
+        self._check_realm(realm)
+        wanted = {"service": challenge.get("service", ""), "scope": challenge.get("scope") or scope}
+        query = {name: value for name, value in wanted.items() if value}
+        if credential is not None and credential.identity_token is not None:
+            refresh = credential.identity_token.reveal()
+            form = {
+                **query, "grant_type": "refresh_token", "client_id": "opsgate", "refresh_token": refresh
+            }  # fmt: skip
+            answer = exchange(Request(url=realm, form=form, redirects=0), deadline)
+        else:
+            basic = None
+            if credential is not None and credential.password is not None:
+                basic = _basic(credential.username, credential.password).reveal()
+            joint = "&" if "?" in realm else "?"
+            answer = exchange(
+                Request(url=f"{realm}{joint}{urlencode(query)}", authorization=basic, redirects=0), deadline
+            )
+        if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise self._unauthorized(self.host, used=credential is not None)
+        self._expect_ok(answer, f"{self.host}: its token server {urlsplit(realm).hostname}")
+        return _bearer(answer, self.host)
+
+    def _check_realm(self, realm: str) -> None:
+        parts = urlsplit(realm)
+        local = is_loopback(self.host) and is_loopback(parts.hostname or "")
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            raise RegistryError(
+                f"{self.host} wants the login sent to {realm[:200]!r}: refused, since that is not https",
+                "Nothing was sent. Ask whoever runs the registry.",
+            )
+
+    def _expect_ok(self, answer: Answer, subject: str) -> None:
+        if answer.status == HTTPStatus.OK:
+            return
+        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise self._unauthorized(subject, used=self._credentials.find(self.host) is not None)
+        passing = (
+            answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        )
+        raise RegistryError(
+            f"{subject}: the registry answered {answer.status}: {_words(answer)}",
+            "Tried for as long as there was time. Try again later." if passing else "",
+        )
+
+    def _unauthorized(self, subject: str, *, used: bool) -> Unauthorized:
+        path = self._credentials.path
+        return Unauthorized(
+            f"{subject}: unauthorized: log in with {login_command(self.host)}",
+            f"The login in {path} was not accepted: it may have expired, or may not read this."
+            if used
+            else f"There is no login for {self.host} in {path}.",
+        )
+
+
+def _basic(username: str, password: Secret) -> Secret:
+    return Secret("Basic " + base64.b64encode(f"{username}:{password.reveal()}".encode()).decode())
+
+
+def _bearer(answer: Answer, host: str) -> Secret:
+    try:
+        document = json.loads(answer.body)
+        token = document.get("token") or document["access_token"]
+    except (ValueError, KeyError, AttributeError):
+        token = None
+    # A line break in a token would end the header early.
+    if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+        raise RegistryError(f"the token server of {host} answered without a token")
+    return Secret(f"Bearer {token}")
+
+
+def _challenges(header: str) -> dict[str, dict[str, str]]:
+    """Read `WWW-Authenticate`: scheme in lower case → its parameters."""
+    starts = list(_CHALLENGE.finditer(header))
+    ends = [match.start() for match in starts[1:]] + [len(header)]
+    return {
+        match[1].lower(): {
+            name.lower(): re.sub(r"\\(.)", r"\1", quoted) or plain
+            for name, quoted, plain in _PARAMETER.findall(header[match.end() : end])
+        }
+        for match, end in zip(starts, ends, strict=True)
+    }
+
+
+def _words(answer: Answer) -> str:
+    """Quote the registry's own explanation, short and printable; else the status line's."""
+    try:
+        first = json.loads(answer.body)["errors"][0]
+        words = str(first.get("message") or first.get("code") or "")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        words = ""
+    return "".join(char for char in words or answer.reason if char.isprintable())[:300]
