@@ -1,4 +1,4 @@
-"""Mission control without containers: publish, deploy, check, stop, status, logs. Made to be opsgate's hooks."""
+"""Mission control as plain processes: publish, deploy, check, stop, status, logs. Made to be hooks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Runtime:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One changing command at a time; a second one waits, and a killed one leaves nothing locked."""
+        """Let one changing command work at a time; a second waits, a killed one leaves nothing locked."""
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / ".gitignore").write_text("*\n", encoding="utf-8")
         with (self.home / "control.lock").open("ab") as lock:
@@ -56,7 +56,7 @@ class Runtime:
             yield
 
     def deployed(self) -> tuple[str, int] | None:
-        """The revision that was deployed last and its base port, or None."""
+        """Give the revision that was deployed last and its base port, or None."""
         try:
             document = json.loads(self.current.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -64,25 +64,23 @@ class Runtime:
         return document["revision"], document["port"]
 
     def require_ports(self, port: int) -> None:
-        """Fails when a port that is not held by this runtime's own process is taken."""
+        """Fail when a port that is not held by this runtime's own process is taken."""
         host = os.environ.get("MISSION_CONTROL_HOST") or "127.0.0.1"
         for service in SERVICES:
             wanted = port + service.port_offset
             if not self.processes[service.name].running() and not processes.port_is_free(host, wanted):
                 message = f"port {wanted} for the {service.name} is taken by another process"
-                hint = f"find it with: ss -ltnp 'sport = :{wanted}', end it, or choose others with MISSION_CONTROL_PORT"
+                hint = f"find it: ss -ltnp 'sport = :{wanted}'; or choose others with MISSION_CONTROL_PORT"
                 raise ControlError(message, hint)
 
     def require_writable(self) -> None:
-        """Fails when the state directory, or where there is none yet its nearest parent, cannot be written."""
+        """Fail when the state directory, or where there is none yet its nearest parent, cannot be written."""
         nearest = next(folder for folder in (self.home, *self.home.parents) if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise ControlError(
-                f"{nearest} cannot be written", "choose another directory with MISSION_CONTROL_HOME"
-            )
+            raise ControlError(f"{nearest} cannot be written", "choose another with MISSION_CONTROL_HOME")
 
     def start(self, release: releases.Release, port: int) -> None:
-        """Starts every service of the release and does not wait for them to serve."""
+        """Start every service of the release and does not wait for them to serve."""
         document = json.dumps({"revision": release.revision, "port": port})
         fresh = self.current.with_suffix(".new")
         fresh.write_text(document + "\n", encoding="utf-8")
@@ -101,7 +99,7 @@ class Runtime:
 
 
 def publish(runtime: Runtime) -> int:
-    """Builds a release and says which it is, on stdout and in the file named by OPSGATE_OUTPUT."""
+    """Build a release and say which it is, on stdout and in the file named by OPSGATE_OUTPUT."""
     run_id = os.environ.get("OPSGATE_RUN_ID", "")
     fault = os.environ.get("MISSION_CONTROL_FAULT", "")
     document = releases.build_document(run_id, fault, os.environ.get("MISSION_CONTROL_FAULT_SECONDS", ""))
@@ -117,7 +115,7 @@ def publish(runtime: Runtime) -> int:
 
 
 def deploy(runtime: Runtime, revision: str) -> int:
-    """Puts the release in the place of the running one."""
+    """Put the release in the place of the running one."""
     port = base_port()
     with runtime.locked():
         release = releases.find(runtime.releases, revision)
@@ -126,14 +124,13 @@ def deploy(runtime: Runtime, revision: str) -> int:
             print(f"ended: {', '.join(ended)}")
         runtime.require_ports(port)
         runtime.start(release, port)
-    print(
-        f"started: {release.revision} on ports {port} to {port + len(SERVICES) - 1}, not waiting for them to serve"
-    )
+    last = port + len(SERVICES) - 1
+    print(f"started: {release.revision} on ports {port} to {last}, not waiting for them to serve")
     return 0
 
 
 def check(runtime: Runtime) -> int:
-    """Proves that a deploy could work now: state directory, ports, and the last good release where one is named."""
+    """Prove that a deploy could work now: ports, state directory, the last good release if one is named."""
     runtime.require_ports(base_port())
     runtime.require_writable()
     last_good = os.environ.get("OPSGATE_LAST_GOOD_REVISION", "")
@@ -144,7 +141,7 @@ def check(runtime: Runtime) -> int:
 
 
 def stop(runtime: Runtime) -> int:
-    """Ends the running release."""
+    """End the running release."""
     with runtime.locked():
         ended = processes.stop(list(runtime.processes.values()))
     print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
@@ -152,7 +149,7 @@ def stop(runtime: Runtime) -> int:
 
 
 def status(runtime: Runtime) -> int:
-    """Shows each process; exit 1 unless all of them run (which does not say that they serve)."""
+    """Show each process; exit 1 unless all of them run (which does not say that they serve)."""
     deployed = runtime.deployed()
     if deployed is None:
         print("nothing was deployed yet")
@@ -166,7 +163,7 @@ def status(runtime: Runtime) -> int:
 
 
 def logs(runtime: Runtime, service: str | None, lines: int) -> int:
-    """Shows the last lines of each service's log."""
+    """Show the last lines of each service's log."""
     for name, process in runtime.processes.items():
         if service in (None, name) and process.log_file.exists():
             with process.log_file.open(encoding="utf-8", errors="replace") as log:
@@ -176,7 +173,7 @@ def logs(runtime: Runtime, service: str | None, lines: int) -> int:
 
 
 def base_port() -> int:
-    """The backend's port; the worker's and the frontend's follow it."""
+    """Give the backend's port; the worker's and the frontend's follow it."""
     text = os.environ.get("MISSION_CONTROL_PORT") or str(DEFAULT_PORT)
     if not text.isdecimal() or not 1 <= int(text) <= HIGHEST_BASE_PORT:
         raise ControlError(f"MISSION_CONTROL_PORT={text} is not a port", f"give 1 to {HIGHEST_BASE_PORT}")
@@ -184,7 +181,7 @@ def base_port() -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="control.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("publish", help="build a release")
@@ -200,7 +197,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command and gives its exit code: 0 done, 1 not done."""
+    """Run one command and give its exit code: 0 done, 1 not done."""
     options = parse(arguments)
     default_home = Path(__file__).resolve().parents[2] / ".mission-control"
     runtime = Runtime(Path(os.environ.get("MISSION_CONTROL_HOME") or default_home).resolve())

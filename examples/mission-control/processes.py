@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 
 
 class Process:
-    """One service's process. It holds a lock on its pid file for as long as it lives: pids are reused, locks are not."""
+    """One service's process, known by the lock on its pid file: a pid may be reused, a lock is not."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -27,15 +27,15 @@ class Process:
         self.log_file = folder / f"{name}.log"
 
     def running(self) -> bool:
-        """Whether the process lives. A zombie does not: its lock is gone."""
+        """Tell whether the process lives. A zombie does not: its lock is gone."""
         return self._look()[0]
 
     def pid(self) -> int | None:
-        """The pid of the living process, or None."""
+        """Give the pid of the living process, or None."""
         return self._look()[1]
 
     def spawn(self, command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
-        """Starts the process in a session of its own, its output in the log file; the log before is kept as .1."""
+        """Start it in a session of its own, its output in the log file; the log before is kept as .1."""
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         if self.log_file.exists():
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
@@ -56,7 +56,7 @@ class Process:
             ).returncode = 0  # nobody waits for it here; said so, or Popen warns when it is collected
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends the signal to the whole process group, if the process lives."""
+        """Send the signal to the whole process group, if the process lives."""
         pid = self.pid()
         if pid is not None:
             try:
@@ -79,7 +79,7 @@ class Process:
 
 
 def stop(processes: Sequence[Process]) -> list[str]:
-    """Ends them all: TERM, after 5 s KILL. Gives the names of those that were ended."""
+    """End them all: TERM, after 5 s KILL. Give the names of those that were ended."""
     ended = [process.name for process in processes if process.running()]
     for number, seconds in ((signal.SIGTERM, TERM_GRACE_SECONDS), (signal.SIGKILL, KILL_WAIT_SECONDS)):
         # A process that is only just starting has no pid yet; it is asked as soon as it has one.
@@ -101,7 +101,7 @@ def stop(processes: Sequence[Process]) -> list[str]:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Tell whether a server could listen there now."""
     with socket.socket() as probe:
         # As the servers do: connections of the release before, still closing, do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

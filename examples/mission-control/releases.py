@@ -20,6 +20,7 @@ IMAGES = {
     "backend": ("server.py", "backend.py", "worker.py", "openapi.json"),
     "frontend": ("server.py", "frontend.py", "index.html"),
 }
+LONGEST_FAULT_SECONDS = 3600
 # Each fault, and its time in seconds where it has one: until the crash, of a full up and down, of an answer.
 FAULTS = {
     "dead-port": 0.0,
@@ -41,7 +42,7 @@ class Release(NamedTuple):
 
 
 def build_document(run_id: str, fault: str, fault_seconds: str) -> bytes:
-    """The BUILD file: makes each run's release another one, and carries the fault into the backend's image."""
+    """Give the BUILD file: it makes each run's release another one, and carries the fault into the image."""
     if fault and fault not in FAULTS:
         near = difflib.get_close_matches(fault, FAULTS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -52,15 +53,15 @@ def build_document(run_id: str, fault: str, fault_seconds: str) -> bytes:
         seconds = float(fault_seconds) if fault_seconds else FAULTS.get(fault, 0.0)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= 3600 or (fault == "flapping" and not seconds):
+    if not 0 <= seconds <= LONGEST_FAULT_SECONDS or (fault == "flapping" and not seconds):
         message = f"MISSION_CONTROL_FAULT_SECONDS={fault_seconds} is not a time"
-        raise ControlError(message, "give seconds, from 0 to 3600; flapping needs more than 0")
+        raise ControlError(message, f"give 0 to {LONGEST_FAULT_SECONDS} seconds; flapping needs more than 0")
     document = {"run_id": run_id, "fault": fault, "fault_seconds": seconds}
     return json.dumps(document, sort_keys=True).encode() + b"\n"
 
 
 def build(releases: Path, build_file: bytes) -> Release:
-    """Copies the source into a release of its own; a release that is there already is left as it is."""
+    """Copy the source into a release of its own; a release that is there already is left as it is."""
     releases.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".new-", dir=releases))
     try:
@@ -80,7 +81,7 @@ def build(releases: Path, build_file: bytes) -> Release:
 
 
 def find(releases: Path, revision: str) -> Release:
-    """The release of that revision, its content checked against its name."""
+    """Give the release of that revision, its content checked against its name."""
     path = releases / revision
     # The revision comes from outside and becomes a path.
     if not re.fullmatch("[0-9a-f]{12}", revision) or not path.is_dir():
@@ -106,7 +107,7 @@ def _examine(path: Path) -> Release:
 
 
 def _digest(directory: Path) -> str:
-    """The hash of all names and contents, each with its length, so that no two trees give the same bytes."""
+    """Hash all names and contents, each with its length, so that no two trees give the same bytes."""
     content = hashlib.sha256()
     for folder, subfolders, files in os.walk(directory):
         subfolders.sort()

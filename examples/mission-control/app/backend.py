@@ -6,17 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from server import (
-    Reply,
-    Request,
-    baked_fault,
-    bearer_only,
-    health_reply,
-    json_reply,
-    revision,
-    serve,
-    version_reply,
-)
+import server
 
 MISSIONS = (
     {"id": 1, "name": "lunar survey", "phase": "cruise"},
@@ -25,22 +15,24 @@ MISSIONS = (
 
 
 def main() -> int:
-    """Serves until it is told to end."""
-    fault = baked_fault()
+    """Serve until it is told to end."""
+    fault = server.baked_fault()
     description = json.loads((Path(__file__).parent / "openapi.json").read_text(encoding="utf-8"))
-    description["info"]["version"] = revision(fault)
+    description["info"]["version"] = server.revision(fault)
 
-    def ready(_: Request) -> Reply:
-        return health_reply(fault, checks=[{"name": "missions", "up": bool(MISSIONS)}])
+    def ready(_: server.Request) -> server.Reply:
+        return server.health_reply(fault, checks=[{"name": "missions", "up": bool(MISSIONS)}])
 
     routes = {
-        ("GET", "/healthz"): lambda _: health_reply(fault),
+        ("GET", "/healthz"): lambda _: server.health_reply(fault),
         ("GET", "/readyz"): ready,
-        ("GET", "/version"): lambda _: version_reply("backend", fault),
-        ("GET", "/openapi.json"): lambda _: json_reply(200, description),
-        ("GET", "/api/missions"): bearer_only(lambda _: json_reply(200, {"missions": MISSIONS})),
+        ("GET", "/version"): lambda _: server.version_reply("backend", fault),
+        ("GET", "/openapi.json"): lambda _: server.json_reply(200, description),
+        ("GET", "/api/missions"): server.bearer_only(
+            lambda _: server.json_reply(200, {"missions": MISSIONS})
+        ),
     }
-    return serve("backend", routes, fault)
+    return server.serve("backend", routes, fault)
 
 
 if __name__ == "__main__":

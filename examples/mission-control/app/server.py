@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 MAX_BODY_BYTES = 64 * 1024
 UP_SHARE_WHEN_FLAPPING = 0.7
@@ -37,7 +39,7 @@ class Reply(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """How this image misbehaves: one of the names in README.md (empty: not at all), and its time in seconds."""
+    """How this image misbehaves: a name from README.md (empty: not at all), and its time in seconds."""
 
     name: str = ""
     seconds: float = 0.0
@@ -47,7 +49,7 @@ Routes = Mapping[tuple[str, str], Callable[[Request], Reply]]
 
 
 def baked_fault() -> Fault:
-    """The fault that publishing baked into this image: none where the image carries no BUILD file."""
+    """Read the fault that publishing baked into this image: none where it carries no BUILD file."""
     try:
         build = json.loads((Path(__file__).parent / "BUILD").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -56,29 +58,29 @@ def baked_fault() -> Fault:
 
 
 def json_reply(status: int, document: object, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """The document as JSON."""
+    """Give the document as JSON."""
     return Reply(status, json.dumps(document).encode() + b"\n", headers=headers)
 
 
 def health_reply(fault: Fault, **details: object) -> Reply:
-    """A health document: 200, `status` and the given details."""
+    """Give a health document: 200, `status` and the given details."""
     return json_reply(200, {"status": "DOWN" if fault.name == "status-down" else "ok", **details})
 
 
 def version_reply(service: str, fault: Fault) -> Reply:
-    """Which service answers, and of which revision it says it is."""
+    """Say which service answers, and of which revision it claims to be."""
     return json_reply(200, {"name": service, "version": revision(fault)})
 
 
 def revision(fault: Fault) -> str:
-    """The revision that the deploying side started this process as."""
-    return (
-        "0" * 12 if fault.name == "wrong-revision" else os.environ.get("MISSION_CONTROL_REVISION", "unknown")
-    )
+    """Give the revision that this process was started as."""
+    if fault.name == "wrong-revision":
+        return "0" * 12
+    return os.environ.get("MISSION_CONTROL_REVISION", "unknown")
 
 
 def bearer_only(route: Callable[[Request], Reply]) -> Callable[[Request], Reply]:
-    """The route, closed to everybody without the token of MISSION_CONTROL_TOKEN (unset: to everybody)."""
+    """Close the route to all who lack the token of MISSION_CONTROL_TOKEN (unset: to everybody)."""
     token = os.environ.get("MISSION_CONTROL_TOKEN", "")
 
     def guarded(request: Request) -> Reply:
@@ -98,20 +100,23 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
+        """Answer a GET."""
         self._answer("GET")
 
     def do_HEAD(self) -> None:
+        """Answer a HEAD: as a GET, without the body."""
         self._answer("GET", with_body=False)
 
     def do_POST(self) -> None:
+        """Answer a POST."""
         self._answer("POST")
 
     def version_string(self) -> str:
-        """The Server header, without the Python version."""
+        """Name the server without the version of Python."""
         return "mission-control"
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a probe four times a second would fill the disk with its own traces."""
+    def log_message(self, *_: object) -> None:
+        """Log nothing: a probe four times a second would fill the disk with its own traces."""
 
     def _answer(self, method: str, *, with_body: bool = True) -> None:
         if self.server.fault.name == "hang":
@@ -160,28 +165,32 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        """Binds without the reverse name look-up of http.server, which can take seconds where DNS is broken."""
+        """Bind without the reverse look-up of http.server, which can take seconds where DNS is broken."""
         socketserver.TCPServer.server_bind(self)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """One line in the log, unless it is only the client that went away."""
+    def handle_error(self, *_: object) -> None:
+        """Log one line, unless it is only the client that went away."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
             log(f"request failed: {error!r}")
 
     def in_down_phase(self) -> bool:
-        """Whether the fault `flapping` has the service down at this moment."""
+        """Tell whether the fault `flapping` has the service down at this moment."""
         if self.fault.name != "flapping":
             return False
         phase = (time.monotonic() - self.started) % self.fault.seconds
         return phase > UP_SHARE_WHEN_FLAPPING * self.fault.seconds
 
 
-def serve(service: str, routes: Routes, fault: Fault) -> int:
-    """Serves on MISSION_CONTROL_HOST and MISSION_CONTROL_LISTEN until SIGTERM or SIGINT; gives the exit code."""
+def serve(service: str, routes: Routes, fault: Fault, *, on_start: Callable[[], None] = lambda: None) -> int:
+    """Serve on MISSION_CONTROL_HOST:MISSION_CONTROL_LISTEN until SIGTERM or SIGINT; give the exit code.
+
+    Threads of the service's own are started by `on_start`, and by nothing before it.
+    """
     signals = {signal.SIGTERM, signal.SIGINT}
     # Blocked before any thread exists: every thread inherits it, and only the sigwait below takes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    on_start()
     host = os.environ.get("MISSION_CONTROL_HOST", "127.0.0.1")
     port = int(os.environ["MISSION_CONTROL_LISTEN"])
     if fault.name == "dead-port":
@@ -205,7 +214,7 @@ def serve(service: str, routes: Routes, fault: Fault) -> int:
 
 
 def log(text: str) -> None:
-    """One line with its time on stderr."""
+    """Write one line with its time to stderr."""
     sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
     sys.stderr.flush()
 

@@ -7,17 +7,7 @@ import queue
 import sys
 import threading
 
-from server import (
-    Reply,
-    Request,
-    baked_fault,
-    bearer_only,
-    health_reply,
-    json_reply,
-    log,
-    serve,
-    version_reply,
-)
+import server
 
 MAX_WAITING = 1000
 
@@ -31,21 +21,21 @@ class Deliveries:
         self.handled = 0
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
-    def accept(self, request: Request) -> Reply:
-        """202 once the delivery is queued; 400 where it is not JSON, 503 while the queue is full."""
+    def accept(self, request: server.Request) -> server.Reply:
+        """Answer 202 once the delivery is queued; 400 where it is not JSON, 503 while the queue is full."""
         try:
             self._waiting.put_nowait(json.loads(request.body))
         except ValueError:
-            return json_reply(400, {"error": "a delivery is a JSON document"})
+            return server.json_reply(400, {"error": "a delivery is a JSON document"})
         except queue.Full:
-            return json_reply(503, {"error": "too many deliveries wait"}, (("Retry-After", "1"),))
-        return json_reply(202, {"queued": True})
+            return server.json_reply(503, {"error": "too many deliveries wait"}, (("Retry-After", "1"),))
+        return server.json_reply(202, {"queued": True})
 
     def alive(self) -> bool:
-        """Whether the thread still works: a worker that only answers is not healthy."""
+        """Tell whether the thread still works: a worker that only answers is not healthy."""
         return self._thread.is_alive()
 
     def _work(self) -> None:
@@ -53,26 +43,25 @@ class Deliveries:
             delivery = self._waiting.get()
             event = delivery.get("event") if isinstance(delivery, dict) else None
             self.handled += 1
-            log(f"delivery {self.handled} handled: event {event!r}")
+            server.log(f"delivery {self.handled} handled: event {event!r}")
 
 
 def main() -> int:
-    """Serves until it is told to end."""
-    fault = baked_fault()
+    """Serve until it is told to end."""
+    fault = server.baked_fault()
     deliveries = Deliveries()
 
-    def health(_: Request) -> Reply:
+    def health(_: server.Request) -> server.Reply:
         if not deliveries.alive():
-            return json_reply(503, {"status": "fail", "handled": deliveries.handled})
-        return health_reply(fault, handled=deliveries.handled)
+            return server.json_reply(503, {"status": "fail", "handled": deliveries.handled})
+        return server.health_reply(fault, handled=deliveries.handled)
 
     routes = {
         ("GET", "/healthz"): health,
-        ("GET", "/version"): lambda _: version_reply("worker", fault),
-        ("POST", "/webhooks"): bearer_only(deliveries.accept),
+        ("GET", "/version"): lambda _: server.version_reply("worker", fault),
+        ("POST", "/webhooks"): server.bearer_only(deliveries.accept),
     }
-    deliveries.start()
-    return serve("worker", routes, fault)
+    return server.serve("worker", routes, fault, on_start=deliveries.start)
 
 
 if __name__ == "__main__":
