@@ -7,6 +7,7 @@ not run holds nothing but `status: skipped`, so every other field of a stage may
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -238,6 +239,11 @@ _STRUCTURAL = frozenset(
     "schema opsgate_version run_id environment trigger started_at finished_at status status_reason kind "
     "withheld previous digest tls_not_after remote_ip".split()
 )
+
+
+def timestamp(epoch: float) -> Time:
+    """Seconds since the epoch as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def encode(record: Evidence, redactor: Redactor) -> bytes:

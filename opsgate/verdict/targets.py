@@ -76,8 +76,8 @@ class RevisionRule(msgspec.Struct, frozen=True, kw_only=True):
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One finished attempt, as it stands in the record."""
 
-    at_ms: float
-    """Start, in ms since the gate began."""
+    at_ms: int
+    """Start, in whole ms since the gate began, rounded up: a soak is never counted too long."""
     elapsed_ms: float
     ok: bool
     kind: Kind | None = None

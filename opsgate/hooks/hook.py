@@ -1,0 +1,144 @@
+"""What a hook is told, and what it leaves behind.
+
+A hook gets opsgate's own environment and, on top, every variable of the contract: always set, empty
+when unknown, paths absolute. In `OPSGATE_OUTPUT` it may leave `revision=…` and `image.NAME=REFERENCE@DIGEST`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from opsgate.errors import OpsgateError
+
+HookName = Literal["publish", "deploy", "rollback", "rollback_check", "incident"]
+
+_OUTPUT_LIMIT = 64 * 1024
+_REVISION = re.compile(r"[!-~]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_IMAGE = re.compile(r"(?P<reference>[A-Za-z0-9][A-Za-z0-9._:/-]*?)(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+
+
+class HookOutputError(OpsgateError):
+    """A hook left something in its output file that cannot be used."""
+
+
+class NamedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as a hook named it; `digest` is None when it left only a tag."""
+
+    name: str
+    reference: str
+    digest: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.reference}@{self.digest}" if self.digest else f"{self.name}={self.reference}"
+
+
+class Outputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hook left in its output file."""
+
+    revision: str | None = None
+    images: tuple[NamedImage, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """An earlier run's rollout, as hooks are told of it."""
+
+    revision: str = ""
+    images: Sequence[str] = ()
+    """`name=reference@digest` each."""
+    pins: str = ""
+    tag: str = ""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What opsgate knows when it starts a hook."""
+
+    run_id: str
+    environment: str
+    stage: str
+    evidence: Path
+    output: Path
+    revision: str = ""
+    images: Sequence[str] = ()
+    pins: str = ""
+    tag: str = ""
+    status: str = ""
+    status_reason: str = ""
+    failed_urls: Sequence[str] = ()
+    last_good: Earlier = Earlier()
+
+    def variables(self) -> dict[str, str]:
+        """The `OPSGATE_*` variables of the contract."""
+        return {
+            "OPSGATE_RUN_ID": self.run_id,
+            "OPSGATE_ENV": self.environment,
+            "OPSGATE_STAGE": self.stage,
+            "OPSGATE_REVISION": self.revision,
+            "OPSGATE_IMAGES": "\n".join(self.images),
+            "OPSGATE_PINS": self.pins,
+            "OPSGATE_TAG": self.tag,
+            "OPSGATE_EVIDENCE": str(self.evidence),
+            "OPSGATE_OUTPUT": str(self.output),
+            "OPSGATE_STATUS": self.status,
+            "OPSGATE_STATUS_REASON": self.status_reason,
+            "OPSGATE_FAILED_URLS": "\n".join(self.failed_urls),
+            "OPSGATE_LAST_GOOD_REVISION": self.last_good.revision,
+            "OPSGATE_LAST_GOOD_IMAGES": "\n".join(self.last_good.images),
+            "OPSGATE_LAST_GOOD_PINS": self.last_good.pins,
+        }
+
+
+def environment(environ: Mapping[str, str], facts: Facts) -> dict[str, str]:
+    """The complete environment of a hook."""
+    return {**environ, **facts.variables()}
+
+
+def read_outputs(path: Path) -> Outputs:
+    """Parse a hook's output file; a file that is not there is a hook that left nothing.
+
+    Raises `HookOutputError` for a revision or an image that cannot be what it claims to be.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_OUTPUT_LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return Outputs()
+    revision, images, unknown = None, {}, []
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        key, value = key.strip(), value.strip()
+        if not key or key.startswith("#"):
+            continue
+        if key == "revision" and equals:
+            revision = _revision(value)
+        elif key.startswith("image.") and equals:
+            image = _image(key.removeprefix("image."), value)
+            images[image.name] = image
+        else:
+            unknown.append(key[:60])
+    return Outputs(revision=revision, images=tuple(images.values()), unknown=tuple(unknown))
+
+
+def _revision(value: str) -> str:
+    if not _REVISION.fullmatch(value):
+        raise HookOutputError(
+            f"the hook left an unusable revision in OPSGATE_OUTPUT: {value[:60]!r}",
+            "write 'revision=' and 1 to 200 printable characters without spaces",
+        )
+    return value
+
+
+def _image(name: str, value: str) -> NamedImage:
+    match = _IMAGE.fullmatch(value)
+    if not match or not _NAME.fullmatch(name):
+        raise HookOutputError(
+            f"the hook left an unusable image in OPSGATE_OUTPUT: image.{name[:60]}={value[:120]!r}",
+            "write 'image.NAME=REGISTRY/NAME:TAG@sha256:DIGEST'",
+        )
+    return NamedImage(name=name, reference=match["reference"], digest=match["digest"])

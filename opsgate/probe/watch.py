@@ -1,0 +1,248 @@
+"""The loop of attempts: who is probed when, until the judge has a verdict.
+
+All state lives in the thread that calls `watch`; a `Crew` makes the attempts and hands back replies.
+The crew owns the clock, so a test or a simulation can bring its own.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from opsgate.probe.kinds import Reply
+from opsgate.probe.retry import Pace
+from opsgate.verdict.judge import Failed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
+from opsgate.verdict.targets import Attempt, Policy, Target
+
+TURN = 0.1  # s; the longest the loop waits before it asks `check` again
+LAST_REPLIES = 0.1  # s after the deadline in which attempts that it cut off still report
+
+Probe = Callable[[Target, float, int], Reply]
+"""`(target, limit in s, at_ms) -> Reply`; never takes longer than its limit, never raises."""
+
+
+class Crew(Protocol):
+    """Makes attempts, all targets concurrently. Times in ms since the crew began."""
+
+    def now_ms(self) -> float: ...
+
+    def start(self, index: int, target: Target, limit_s: float, until_ms: float) -> None:
+        """Begin one attempt that ends within `limit_s`, and by `until_ms`."""
+
+    def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
+        """The next finished attempt, or None after `timeout_s`."""
+
+
+class Threads:
+    """A crew of one daemon thread a target: a thread that hangs holds up nobody else."""
+
+    def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic) -> None:
+        self._probe, self._clock, self._began = probe, clock, clock()
+        self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()
+        self._inboxes: dict[int, queue.SimpleQueue[tuple[Target, float, float] | None]] = {}
+
+    def now_ms(self) -> float:
+        return (self._clock() - self._began) * 1000
+
+    def start(self, index: int, target: Target, limit_s: float, until_ms: float) -> None:
+        inbox = self._inboxes.get(index)
+        if inbox is None:
+            inbox = self._inboxes[index] = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(index, inbox), daemon=True).start()
+        inbox.put((target, limit_s, until_ms))
+
+    def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
+        try:
+            return self._replies.get(timeout=max(0.0, timeout_s))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Let idle threads end; busy ones end with their attempt."""
+        for inbox in self._inboxes.values():
+            inbox.put(None)
+
+    def _work(self, index: int, inbox: queue.SimpleQueue[tuple[Target, float, float] | None]) -> None:
+        while (job := inbox.get()) is not None:
+            target, limit_s, until_ms = job
+            now = self.now_ms()
+            limit = max(0.001, min(limit_s, (until_ms - now) / 1000))
+            self._replies.put((index, self._probe(target, limit, math.ceil(now))))
+
+
+class Lane:
+    """One target's place in the loop: its run, its attempts, and when it is due."""
+
+    __slots__ = ("attempts", "busy_since_ms", "due_ms", "pace", "run", "target")
+
+    def __init__(self, target: Target, pace: Pace) -> None:
+        self.target, self.pace = target, pace
+        self.run = Run()
+        self.attempts: list[Attempt] = []
+        self.due_ms = 0.0
+        self.busy_since_ms: float | None = None
+
+    def take(self, reply: Reply, policy: Policy) -> None:
+        """Note an attempt and when the next one is due."""
+        self.attempts.append(reply.attempt)
+        self.run = self.run.after(reply.attempt, policy)
+        self.pace = self.pace.after(reply)
+        self.due_ms = self.pace.next_at_ms
+        self.busy_since_ms = None
+        if self.run.start_ms is not None:
+            soak_end = self.run.start_ms + policy.soak * 1000
+            if self.run.last_ms < soak_end < self.due_ms:
+                self.due_ms = max(soak_end, reply.attempt.end_ms)
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What came of it: the verdict, and each target's lane in the order given."""
+
+    verdict: Verdict
+    lanes: tuple[Lane, ...]
+    control: tuple[Lane, ...]
+
+
+class Watch:
+    """One gate's probing. `targets` and `control` keep their order; at least one is required."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        policy: Policy,
+        crew: Crew,
+        *,
+        control: Sequence[Target] = (),
+        rng: random.Random | None = None,
+        check: Callable[[], None] = lambda: None,
+        on_attempt: Callable[[int, Attempt, Run], None] = lambda _index, _attempt, _run: None,
+    ) -> None:
+        rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        pace = Pace.begin(policy, latest_ms=latest_start_ms(policy), rng=rng)
+        self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
+        self._deadline = policy.deadline * 1000
+        self._lanes = tuple(Lane(target, pace) for target in targets)
+        self._required = tuple(lane for lane in self._lanes if lane.target.required)
+        self._control = tuple(Lane(target, pace) for target in control)
+        self._active: tuple[Lane, ...] = self._lanes
+        self._soak_end: float | None = None
+
+    def run(self) -> Watched:
+        """Probe until there is a verdict; `check` is asked many times a second and may raise."""
+        verdict: Verdict = Waiting()
+        while isinstance(verdict, Waiting):
+            self._check()
+            now = self._crew.now_ms()
+            if now >= self._deadline:
+                verdict = self._at_deadline()
+                break
+            self._begin_control(now)
+            self._dispatch(now)
+            arrived = self._crew.next_reply(min(TURN, (self._wake_ms() - now) / 1000))
+            if arrived:
+                verdict = self._take(*arrived)
+            elif self._control_under_way():
+                verdict = self._judge(self._crew.now_ms())
+        return Watched(verdict, self._lanes, self._control)
+
+    def _take(self, index: int, reply: Reply) -> Verdict:
+        lane = self._active[index]
+        lane.take(reply, self._policy)
+        if index < len(self._lanes):
+            self._on_attempt(index, reply.attempt, lane.run)
+            if not lane.target.required or not may_settle(lane.run, self._policy):
+                return Waiting()
+        return self._judge(reply.attempt.end_ms)
+
+    def _judge(self, now_ms: float) -> Verdict:
+        verdict = decide(
+            [lane.run for lane in self._required],
+            self._policy,
+            now_ms=now_ms,
+            control=[lane.run for lane in self._control],
+        )
+        if isinstance(verdict, Waiting) and verdict.probe_at_ms != self._soak_end:
+            self._soak_end = verdict.probe_at_ms
+        return verdict
+
+    def _dispatch(self, now: float) -> None:
+        """Start every attempt that is due, and at the common end of the soak one of each target."""
+        soaked = self._soak_end is not None and now >= self._soak_end
+        for index, lane in enumerate(self._active):
+            if lane.busy_since_ms is not None:
+                continue
+            overdue = soaked and lane.target.required and lane.run.last_ms < (self._soak_end or 0.0)
+            if lane.due_ms <= now or (overdue and index < len(self._lanes)):
+                lane.busy_since_ms = now
+                self._crew.start(index, lane.target, self._policy.attempt_timeout, self._deadline)
+
+    def _wake_ms(self) -> float:
+        due = min((lane.due_ms for lane in self._active if lane.busy_since_ms is None), default=self._deadline)
+        if self._soak_end is not None and self._soak_end > self._crew.now_ms():
+            due = min(due, self._soak_end)
+        return min(due, self._deadline)
+
+    def _begin_control(self, now: float) -> None:
+        """Ask the control URLs once nothing has been heard from any required target.
+
+        An attempt that hangs until the deadline must leave them their time, hence the quarter.
+        """
+        if not self._control or self._control_under_way():
+            return
+        runs = [lane.run for lane in self._required]
+        if all(run.blind for run in runs) and (
+            all(run.attempts for run in runs) or now >= self._deadline / 4
+        ):
+            self._active = self._lanes + self._control
+
+    def _control_under_way(self) -> bool:
+        return len(self._active) > len(self._lanes)
+
+    def _at_deadline(self) -> Verdict:
+        """Let the attempts that the deadline cut off report, then decide for good."""
+        until = self._crew.now_ms() + LAST_REPLIES * 1000
+        while any(lane.busy_since_ms is not None for lane in self._active):
+            arrived = self._crew.next_reply((until - self._crew.now_ms()) / 1000)
+            if arrived is None:
+                break
+            self._take(*arrived)
+        for index, lane in enumerate(self._active):
+            if lane.busy_since_ms is not None:
+                self._take(index, _abandoned(lane.busy_since_ms, self._crew.now_ms()))
+        return self._judge(math.inf)
+
+
+def look(targets: Sequence[Target], limit_s: float, crew: Crew) -> list[Attempt]:
+    """One attempt of each target, all at once: what the runtime answers now."""
+    for index, target in enumerate(targets):
+        crew.start(index, target, limit_s, limit_s * 1000)
+    attempts = [_abandoned(0.0, limit_s * 1000).attempt for _ in targets]
+    missing = set(range(len(targets)))
+    while missing:
+        arrived = crew.next_reply(limit_s + LAST_REPLIES - crew.now_ms() / 1000)
+        if arrived is None:
+            break
+        attempts[arrived[0]] = arrived[1].attempt
+        missing.discard(arrived[0])
+    return attempts
+
+
+def _abandoned(since_ms: float, now_ms: float) -> Reply:
+    attempt = Attempt(
+        at_ms=math.ceil(since_ms),
+        elapsed_ms=round(now_ms - since_ms, 1),
+        ok=False,
+        kind="timeout",
+        detail="no answer by the deadline",
+    )
+    return Reply(attempt, None)
+
+
+__all__ = ["Crew", "Failed", "Lane", "Probe", "Threads", "Watch", "Watched", "look"]

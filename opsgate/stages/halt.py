@@ -1,0 +1,80 @@
+"""When a run has to stop: a signal, or a person who took the environment over.
+
+Signal handlers only take note. Stages ask at safe points, many times a second, so no write is ever
+torn by an exception out of nowhere.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Self
+
+from opsgate.errors import Interrupted, TakenOver
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Halt:
+    """Asked whether the run may go on. A context manager that owns the signal handlers meanwhile."""
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._shielded = False
+        self._acknowledged = 0
+        self._previous: dict[int, object] = {}
+        self.taken_over_by: Callable[[], str | None] = lambda: None
+        """Says which run took the environment over, once one has."""
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                # Started with nohup, a run is meant to outlive its terminal.
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)  # type: ignore[arg-type]
+        self._previous.clear()
+
+    def _receive(self, signum: int, _frame: FrameType | None) -> None:
+        self._received.append(signum)
+
+    @property
+    def signum(self) -> int | None:
+        """The first signal that arrived."""
+        return self._received[0] if self._received else None
+
+    def pending(self) -> bool:
+        """Whether the run has to stop now; while shielded only a second signal of one kind counts."""
+        if self.taken_over_by():
+            return True
+        if self._shielded:
+            return any(self._received.count(signum) > 1 for signum in set(self._received))
+        return bool(self._received)
+
+    def check(self) -> None:
+        """Raise `Interrupted` or `TakenOver` when the run has to stop now."""
+        if not self.pending():
+            return
+        taker = self.taken_over_by()
+        if taker:
+            raise TakenOver(
+                f"run {taker} took this environment over with `rollback --force`",
+                "this run starts nothing more; look at that run: opsgate evidence --run " + taker,
+            )
+        raise Interrupted(self._received[0])
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Hold the first signal: a rollback that is under way is not cut off by it."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False

@@ -1,0 +1,38 @@
+"""What stages tell a person while they run. The console is one; a test may bring another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from opsgate.evidence.record import Evidence
+from opsgate.verdict.judge import Run, Verdict
+from opsgate.verdict.targets import Attempt, Policy, Target
+
+
+class Reporter(Protocol):
+    """Never raises, whatever becomes of the terminal. Called from the main thread only."""
+
+    def started(self, record: Evidence, *, verdict_by: float | None) -> None:
+        """A run begins; `verdict_by` is the worst case, in seconds since the epoch."""
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def stage(self, name: str, text: str = "") -> None: ...
+
+    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None: ...
+
+    def hook_line(self, label: str, line: str) -> None:
+        """A line of a hook's output, masked and harmless already."""
+
+    def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None: ...
+
+    def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
+        """Each attempt of the targets last given to `probing`."""
+
+    def probed(self, verdict: Verdict) -> None: ...
+
+    def finished(self, record: Evidence, head: str | None) -> None:
+        """The run is over; `head` is the ledger's newest hash."""

@@ -1,0 +1,178 @@
+"""One run: its record, its lock, its hooks. Stages get a session, and nothing else of the world."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from opsgate.errors import EvidenceError
+from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, timestamp
+from opsgate.hooks import hook as hooks
+from opsgate.hooks import process
+
+if TYPE_CHECKING:
+    from opsgate.evidence.store import Store
+    from opsgate.redact import Redactor
+    from opsgate.settings import Settings
+    from opsgate.stages.halt import Halt
+    from opsgate.stages.reporter import Reporter
+
+S = TypeVar("S", bound=Stage)
+
+
+class Session:
+    """What a stage works with.
+
+    `save` never raises: evidence that cannot be written must not stop a rollback that is needed.
+    The first such error is kept in `evidence_error`, and decides the exit code.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        record: Evidence,
+        store: Store,
+        *,
+        redactor: Redactor,
+        reporter: Reporter,
+        halt: Halt,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.settings, self.record, self.store = settings, record, store
+        self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
+        self.evidence_error: EvidenceError | None = None
+        self.revision_given = bool(settings.revision or record.revision)
+        """A flag, a variable or the run that is continued said which revision to judge."""
+
+    @property
+    def directory(self) -> Path:
+        """The run's own directory, absolute."""
+        return self.store.run_directory(self.record.run_id)
+
+    @property
+    def pins(self) -> Path:
+        """Where the run's compose override is, or would be."""
+        return self.directory / "pins.yaml"
+
+    def attempt_to_write(self, write: Callable[[], object]) -> None:
+        """Write evidence; keep the first error and go on."""
+        try:
+            write()
+        except EvidenceError as error:
+            if self.evidence_error is None:
+                self.evidence_error = error
+                self.reporter.warn(f"evidence cannot be written: {error.message}")
+
+    def save(self) -> None:
+        """Replace the record on disk with what is known now."""
+        self.attempt_to_write(lambda: self.store.save(self.record))
+
+    @contextmanager
+    def stage(self, name: str, stage: S) -> Iterator[S]:
+        """Run a stage: on disk as `interrupted` before it does anything, and timed whatever happens."""
+        began = time.monotonic()
+        stage.status = "interrupted"
+        stage.started_at = timestamp(time.time())
+        stage.duration_ms = msgspec.UNSET
+        self.save()
+        self.reporter.stage(name)
+        try:
+            yield stage
+        finally:
+            seconds = time.monotonic() - began
+            stage.duration_ms = round(seconds * 1000)
+            self.save()
+            self.reporter.stage_done(name, stage.status, seconds)
+
+    def run_hook(
+        self,
+        name: hooks.HookName,
+        command: str,
+        *,
+        limit: float,
+        last_good: Rollout | None = None,
+        deploying: Rollout | None = None,
+    ) -> tuple[Command, hooks.Outputs]:
+        """Run one command of a hook to its end, its limit, or the end of this run.
+
+        `deploying` takes the place of the run's own revision, images, pins and tag. Raises
+        `HookOutputError` when the hook succeeded and left something unusable.
+        """
+        with tempfile.TemporaryDirectory(prefix="opsgate-") as scratch:
+            output = Path(scratch) / "output"
+            output.touch()
+            facts = self._facts(name, output, last_good, deploying)
+            finished = process.run(
+                command,
+                env=hooks.environment(self.environ, facts),
+                cwd=self.settings.directory,
+                limit=limit,
+                label=name,
+                redactor=self.redactor,
+                log=self.directory / f"{name}.log",
+                emit=lambda line: self.reporter.hook_line(name, line),
+                cut=self.halt.pending,
+            )
+            done = Command(
+                command=command,
+                exit_code=finished.exit_code,
+                duration_ms=finished.duration_ms,
+                timed_out=finished.timed_out,
+                output_tail=finished.output_tail,
+                explanation=finished.explanation,
+                survivors=list(finished.survivors),
+            )
+            outputs = hooks.read_outputs(output) if finished.succeeded else hooks.Outputs()
+        for key in outputs.unknown:
+            self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
+        return done, outputs
+
+    def _facts(
+        self, name: hooks.HookName, output: Path, last_good: Rollout | None, deploying: Rollout | None
+    ) -> hooks.Facts:
+        record = self.record
+        told = name in {"rollback", "incident"}
+        own = deploying or Rollout(
+            run_id=record.run_id,
+            revision=record.revision,
+            images=tuple(record.images),
+            pins=str(self.pins) if self.pins.exists() else None,
+            tag=record.stages.publish.tag or None,
+        )
+        now = earlier(own)
+        return hooks.Facts(
+            run_id=record.run_id,
+            environment=record.environment,
+            stage=name,
+            evidence=self.directory / "evidence.json",
+            output=output,
+            revision=now.revision,
+            images=now.images,
+            pins=now.pins,
+            tag=now.tag,
+            status=record.status if told else "",
+            status_reason=record.status_reason if told else "",
+            failed_urls=record.failed_urls if told else (),
+            last_good=earlier(last_good) if last_good else hooks.Earlier(),
+        )
+
+
+def earlier(rollout: Rollout) -> hooks.Earlier:
+    """A rollout in the words that hooks use."""
+    return hooks.Earlier(
+        revision=rollout.revision or "",
+        images=image_lines(rollout.images),
+        pins=rollout.pins or "",
+        tag=rollout.tag or "",
+    )
+
+
+def image_lines(images: Sequence[Image]) -> tuple[str, ...]:
+    """`name=reference@digest` for each image."""
+    return tuple(f"{image.name}={image.reference}@{image.digest}" for image in images)
