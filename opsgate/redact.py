@@ -26,20 +26,34 @@ SHORT: Final = 6
 """Shorter values are masked only where they are a whole value."""
 LINE: Final = 8
 """Shorter lines of a secret of several lines are not masked by themselves."""
+_CONTEXT: Final = 4096
+"""Characters around a cut in a long line in which names and values are kept together."""
+_WIDEST: Final = 12
+"""Characters that one character becomes at most: JSON writes two escapes for one outside the BMP."""
+_WRAP: Final = 76
+"""Where `base64` and MIME wrap their lines."""
 
 _NAME_WORDS: Final = frozenset(
-    """token tokens key keys secret secrets password passwords passwd pwd pass passphrase passcode
-    signature sig credential credentials creds auth oauth authorization apikey apikeys apitoken
-    authtoken accesstoken accesskey secretkey privatekey private jwt pat pgpassword sshpass""".split()
+    [
+        "token", "tokens", "key", "keys", "secret", "secrets", "password", "passwords", "passwd", "pwd",
+        "pass", "passphrase", "passcode", "signature", "sig", "credential", "credentials", "creds", "auth",
+        "oauth", "authorization", "apikey", "apikeys", "apitoken", "authtoken", "accesstoken", "accesskey",
+        "secretkey", "privatekey", "private", "jwt", "pat", "pgpassword", "sshpass",
+    ]  # fmt: skip
 )
-_STEMS: Final = ("token", "key", "secret", "pass", "pwd", "sig", "cred", "auth", "private", "jwt", "pat", "cookie")
+_STEMS: Final = (
+    "token", "key", "secret", "pass", "pwd", "sig", "cred", "auth", "private", "jwt", "pat", "cookie",
+)  # fmt: skip
 # The working directory and a socket's path: every process has them, and neither opens anything.
 _PLAIN_NAMES: Final = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK"})
 # A record must stay readable when somebody sets AUTH_MODE=manual: opsgate's own words are no secrets.
 _OWN_WORDS: Final = frozenset(
-    """passed failed skipped interrupted auto manual true false release publish deploy gate rollback
-    evidence doctor preflight dns refused reset timeout tls protocol status redirect too_large truncated
-    health_document body json header latency certificate revision exit""".split()
+    [
+        "passed", "failed", "skipped", "interrupted", "auto", "manual", "true", "false", "release", "publish",
+        "deploy", "gate", "rollback", "evidence", "doctor", "preflight", "dns", "refused", "reset", "timeout",
+        "tls", "protocol", "status", "redirect", "too_large", "truncated", "health_document", "body", "json",
+        "header", "latency", "certificate", "revision", "exit",
+    ]  # fmt: skip
 )
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -120,13 +134,31 @@ class Redactor:
 
     def scrub(self, text: str) -> str:
         """The text with every secret in it replaced by `***`."""
+        return _masked(text, self._spans(text))
+
+    @property
+    def reach(self) -> int:
+        """Most characters that one secret takes up in text, in whatever form."""
+        return max([_CONTEXT, *(_WIDEST * len(value) for value in self._secrets)])
+
+    def part(self, text: str) -> tuple[str, str]:
+        """The masked beginning of an unfinished line, and the raw rest, which may hold half a secret."""
+        spans = self._spans(text)
+        cut = max(0, len(text) - self.reach)
+        for start, end in sorted(spans):
+            # A rest that began with the value would have lost the name that betrays it.
+            if start < cut + _CONTEXT and end > cut:
+                cut = end
+        return _masked(text[:cut], spans), text[cut:]
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
         spans = list(_betrayed(text))
         for needle, source in self._known:
             if needle in text:
                 spans.extend(match.span() for match in re.finditer(source, text))
         for pattern in self._patterns:
             spans.extend(match.span() for match in pattern.finditer(text))
-        return _masked(text, spans)
+        return spans
 
     def scrub_value(self, value: Any) -> Any:
         """A JSON document with every secret masked, in keys too; short secrets where they are a whole string.
@@ -233,6 +265,8 @@ def _masked(text: str, spans: list[tuple[int, int]]) -> str:
     pieces: list[str] = []
     done = 0
     for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if start >= len(text):
+            break
         if start > done or not pieces:
             pieces += (text[done:start], MASK)
         done = max(done, end)
@@ -259,9 +293,10 @@ def _forms(value: str) -> Iterator[tuple[str, str]]:
             before = "[A-Za-z0-9+/_-]?" if shift else ""
             yield alphabet, f"{before}{re.escape(alphabet)}[A-Za-z0-9+/_-]?={{0,2}}"
     wrapped = _base64(value)
-    if len(wrapped) > 76:  # noqa: PLR2004 - the width at which `base64` and MIME wrap their lines
-        for at in range(0, len(wrapped) - LINE, 76):
-            yield wrapped[at : at + 76].rstrip("="), re.escape(wrapped[at : at + 76])
+    if len(wrapped) > _WRAP:
+        for at in range(0, len(wrapped) - LINE, _WRAP):
+            piece = wrapped[at : at + _WRAP].rstrip("=")
+            yield piece, re.escape(piece) + "={0,2}"
 
 
 def _any_way(char: str) -> str:

@@ -1,0 +1,69 @@
+"""What the kernel says about a hook's processes. Linux answers through /proc; elsewhere nobody does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROC = Path("/proc")
+
+
+def readable() -> bool:
+    """Whether processes can be looked at here."""
+    return (_PROC / "self" / "stat").exists()
+
+
+def living(group: int) -> bool:
+    """Whether the process group has a member that runs.
+
+    `killpg(group, 0)` would not do: it succeeds for zombies that nobody has reaped yet.
+    """
+    return any(fields[2] == str(group) for _, fields in _processes())
+
+
+def started(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when that cannot be known."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def survivors(variable: str, since: int) -> tuple[int, ...]:
+    """Processes that carry `NAME=value` in their environment and started at `since` ticks or later.
+
+    This finds what `setsid` or a double fork took out of the group. A process that emptied its
+    environment, or that belongs to another user, is not found.
+    """
+    wanted = variable.encode("utf-8", "surrogateescape")
+    return tuple(
+        sorted(pid for pid, fields in _processes() if int(fields[19]) >= since and wanted in _environment(pid))
+    )
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    try:
+        names = os.listdir(_PROC)
+    except OSError:
+        return
+    for name in names:
+        if name.isdigit() and (fields := _stat(int(name))):
+            yield int(name), fields
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields after the name: state, parent, group, …; empty for zombies and for what is gone."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
