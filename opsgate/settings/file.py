@@ -1,0 +1,253 @@
+"""The configuration file: where it is, what may stand in it, and what is wrong with it.
+
+`SHARED`, `TOP` and `ENVIRONMENT` are its whole shape: a key's rule is a function, the table of
+a section, or a list of one function for a list of such values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opsgate.settings import rules
+from opsgate.settings.durations import parse_duration
+from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, unknown
+from opsgate.settings.targets import parse_control, parse_target
+
+NAMES: Final = ("opsgate.toml", "pyproject.toml")
+_LARGEST: Final = 1 << 20
+
+
+def soak(value: object) -> float:
+    """Seconds of a duration that may be 0."""
+    return parse_duration(value, zero=True)
+
+
+SHARED: Final[dict[str, Any]] = {
+    "publish": {"compose_files": [rules.line], "services": [rules.line], "command": rules.command},
+    "gate": {
+        "deadline": parse_duration,
+        "soak": soak,
+        "interval": parse_duration,
+        "attempt_timeout": parse_duration,
+        "successes": rules.positive_count,
+        "flaps": rules.count,
+    },
+    "timeouts": dict.fromkeys(
+        ("publish", "deploy", "rollback", "rollback_check", "incident"), parse_duration
+    ),
+    "redact": {"patterns": [rules.redact_pattern]},
+    "max_rollbacks_per_day": rules.count,
+}
+TOP: Final[dict[str, Any]] = {"default_environment": rules.name, "evidence_dir": rules.line, **SHARED}
+ENVIRONMENT: Final[dict[str, Any]] = {
+    "production": rules.boolean,
+    "urls": [parse_target],
+    "control_urls": [parse_control],
+    "deploy": rules.command,
+    "rollback": rules.rollback,
+    "rollback_check": rules.command,
+    "incident": rules.command,
+    **SHARED,
+}
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """The top level or one environment, by dotted key (`gate.soak`)."""
+
+    path: str = ""
+    """The dotted path of the section in its file, with the last dot: `environments.local.`."""
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    bad: Mapping[str, Problem] = msgspec.field(default_factory=dict)
+    """Keys that stand there with a value that opsgate does not take."""
+
+
+class ConfigFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was read, its mistakes included."""
+
+    path: Path
+    label: str
+    """How messages name the file."""
+    top: Section
+    environments: Mapping[str, Section]
+    problems: tuple[Problem, ...] = ()
+    broken: Problem | None = None
+    """Set when nothing of the file could be used."""
+
+    def where(self, section: Section, key: str) -> str:
+        """The place of `key` for a message."""
+        return f"{self.label}: {section.path}{key}"
+
+    def origin(self, section: Section, key: str) -> str:
+        """The table that `key` stands in, as doctor shows it: `opsgate.toml [environments.local.gate]`."""
+        table = f"{section.path}{key}".rpartition(".")[0]
+        return f"{self.label} [{table}]" if table else self.label
+
+
+def find(cwd: Path, named: str | None) -> ConfigFile | None:
+    """The file of `OPSGATE_CONFIG`, else the nearest one from `cwd` up to the repository root.
+
+    Without a repository only `cwd` is looked at. A file that cannot be used comes back `broken`.
+    """
+    if named is not None:
+        path = cwd / named
+        return read(path, f"OPSGATE_CONFIG: {named}", named=True)
+    for directory in _up_to_root(cwd):
+        for name in NAMES:
+            path = directory / name
+            if path.is_file():
+                found = read(path, name if directory == cwd else str(path))
+                if found is not None:
+                    return found
+    return None
+
+
+def _up_to_root(cwd: Path) -> Iterator[Path]:
+    directories = [cwd, *cwd.parents]
+    root = next((index for index, directory in enumerate(directories) if (directory / ".git").exists()), 0)
+    yield from directories[: root + 1]
+
+
+def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:
+    """What stands in the file; None for a `pyproject.toml` without `[tool.opsgate]`, unless `named`."""
+    part = path.name == "pyproject.toml"
+    try:
+        table = _parsed(path, skip=None if named or not part else b"opsgate")
+    except Mistake as exc:
+        broken = Problem(where=label, text=exc.text, hint=exc.hint)
+        return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=broken)
+    if part:
+        tool = table.get("tool")
+        inner = tool.get("opsgate") if isinstance(tool, dict) else None
+        if inner is None and not named:
+            return None
+        table = inner if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict):
+            broken = Problem(where=label, text="holds no [tool.opsgate] table")
+            return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=broken)
+    return _Reader(label).file(path, table, "tool.opsgate." if part else "")
+
+
+def _parsed(path: Path, skip: bytes | None) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as exc:
+        raise Mistake(f"cannot be read: {exc.strerror}", "Check the path and its permissions.") from None
+    if len(data) > _LARGEST:
+        raise Mistake("is larger than 1 MiB")
+    if skip is not None and skip not in data:
+        return {}
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise Mistake("is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise Mistake(
+            f"is not valid TOML: {exc}", "Text values stand in quotes; a [table] goes on to the next one."
+        ) from None
+    except (RecursionError, ValueError):
+        raise Mistake("is not valid TOML: nested too deep, or a number too long") from None
+
+
+class _Reader:
+    """Walks the tables of one file along the shape, keeping each mistake with its place."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.problems: list[Problem] = []
+
+    def file(self, path: Path, table: Mapping[str, Any], prefix: str) -> ConfigFile:
+        """All sections of the file; `prefix` is the path of its table, with the last dot."""
+        rest = {key: value for key, value in table.items() if key != "environments"}
+        top = self.section(rest, TOP, prefix)
+        environments: dict[str, Section] = {}
+        try:
+            given = _table(table.get("environments", {}), "[environments.NAME]")
+        except Mistake as exc:
+            self.problem(f"{prefix}environments", exc)
+            given = {}
+        for name, inner in given.items():
+            place = f"{prefix}environments.{key_text(name)}"
+            try:
+                environments[rules.name(name)] = self.section(
+                    _table(inner, f"[{place}]"), ENVIRONMENT, f"{place}."
+                )
+            except Mistake as exc:
+                self.problem(place, exc)
+        return ConfigFile(
+            path=path, label=self.label, top=top, environments=environments, problems=tuple(self.problems)
+        )
+
+    def problem(self, path: str, mistake: Mistake) -> Problem:
+        """Keep the mistake with its place."""
+        where = f"{self.label}: {path}{mistake.path}"
+        self.problems.append(Problem(where=where, text=mistake.text, hint=mistake.hint))
+        return self.problems[-1]
+
+    def section(self, table: Mapping[str, Any], shape: Mapping[str, Any], path: str) -> Section:
+        """The top level or an environment."""
+        values: dict[str, Any] = {}
+        bad: dict[str, Problem] = {}
+        for key, value, rule in self.leaves(table, shape, path):
+            try:
+                if isinstance(rule, list):
+                    values[key] = self.items(_list(value), rule[0], path + key)
+                else:
+                    values[key] = rule(value)
+            except Mistake as exc:
+                bad[key] = self.problem(path + key, exc)
+        return Section(path=path, values=values, bad=bad)
+
+    def leaves(
+        self, table: Mapping[str, Any], shape: Mapping[str, Any], path: str
+    ) -> Iterator[tuple[str, object, Any]]:
+        """Each dotted key of the section with its value and its rule."""
+        for name, value in table.items():
+            rule = shape.get(name)
+            try:
+                if rule is None:
+                    self.problem(path + key_text(name), _misplaced(name, shape))
+                elif isinstance(rule, dict):
+                    inner = _table(value, f"[{path}{name}]")
+                    for key, item, inner_rule in self.leaves(inner, rule, f"{path}{name}."):
+                        yield f"{name}.{key}", item, inner_rule
+                else:
+                    yield name, value, rule
+            except Mistake as exc:
+                self.problem(path + name, exc)
+
+    def items(self, values: list[Any], rule: Callable[[object], Any], path: str) -> tuple[Any, ...]:
+        """The items that the rule takes."""
+        taken = []
+        for index, item in enumerate(values):
+            try:
+                taken.append(rule(item))
+            except Mistake as exc:
+                self.problem(f"{path}[{index}]", exc)
+        return tuple(taken)
+
+
+def _table(value: object, example: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Mistake(f"must be a table, not {kind_of(value)}", f"Write {example}.")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise Mistake(f"must be a list, not {kind_of(value)}", "Write it in brackets: [ … ].")
+    return value
+
+
+def _misplaced(name: str, shape: Mapping[str, Any]) -> Mistake:
+    if shape is TOP and name in ENVIRONMENT:
+        return Mistake("belongs to an environment", "Write it under [environments.NAME].")
+    if shape is ENVIRONMENT and name in TOP:
+        return Mistake("belongs to the top of the file", "Write it before the first [table].")
+    return Mistake(unknown("key", name, [*shape, "environments"] if shape is TOP else shape))

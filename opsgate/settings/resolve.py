@@ -1,0 +1,303 @@
+"""Weighs flags, variables and file into one `Settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from opsgate.redact import Redactor, Secret, found_in
+from opsgate.settings import file as configfile
+from opsgate.settings import rules, urls, variables
+from opsgate.settings.durations import format_duration
+from opsgate.settings.mistakes import Mistake, Problem
+from opsgate.settings.sources import Sources
+from opsgate.settings.targets import parse_control, url_target
+from opsgate.settings.values import Flags, Hooks, Publish, Settings, Timeouts
+from opsgate.verdict.targets import Policy, Target
+
+ROLLBACK_NEEDS: Final = frozenset({"rollback"})
+"""For `load(needs=…)`: a rollback takes every mistake outside its own commands as a warning."""
+EVIDENCE_NEEDS: Final = frozenset({"evidence_dir"})
+"""For `load(needs=…)`: looking at evidence."""
+EVIDENCE_DIR: Final = "artifacts/rollout"
+MAX_ROLLBACKS_PER_DAY: Final = 3
+
+
+def load(
+    flags: Flags, environ: Mapping[str, str], cwd: Path, *, needs: frozenset[str] | None = None
+) -> Settings:
+    """The settings of one command. Reads the configuration file and nothing else; `cwd` is absolute.
+
+    Raises `ConfigurationError` naming each mistake and its place. With `needs`, the keys that the
+    command cannot do without, mistakes in flags, in the choice of the environment and in these keys
+    are errors; any other is a warning, and what stands behind it counts: the next source, the default.
+    """
+    sources = Sources(flags, environ, cwd, needs)
+    hooks = _hooks(sources)
+    targets, control, token = _targets(sources), _control(sources), _token(sources)
+    patterns = _patterns(sources)
+    evidence_dir, run_id = _evidence_dir(sources, hooks), _run_id(sources)
+    values = _plain_values(sources)
+    sources.stop_on_errors()
+    secrets = _secrets(targets, control, token)
+    return Settings(
+        config_file=sources.file.path if sources.file else None,
+        directory=sources.directory,
+        environment=sources.environment,
+        evidence_dir=sources.directory / evidence_dir,
+        run_id=run_id,
+        targets=targets,
+        control=control,
+        hooks=hooks,
+        token=token,
+        redact_patterns=patterns,
+        origins=sources.origins,
+        warnings=tuple(dict.fromkeys(sources.warnings)),
+        secrets=secrets,
+        redactor=Redactor.gather(environ, secrets, patterns),
+        **values,
+    )
+
+
+def _plain_values(sources: Sources) -> dict[str, Any]:
+    """The fields that depend on no other."""
+    pick, listed = sources.pick, sources.listed
+    timeouts = Timeouts()
+    rollback = pick("rollback_allowed", True, rules.truth, variable="OPSGATE_ROLLBACK")
+    skipped = pick("fail_on_skipped", False, rules.truth, variable="OPSGATE_FAIL_ON_SKIPPED")
+    if sources.flags.rollback is not None:
+        rollback = sources.flags.rollback
+        sources.origins["rollback_allowed"] = f"flag --{'' if rollback else 'no-'}rollback"
+    if sources.flags.fail_on_skipped:
+        skipped = True
+        sources.origins["fail_on_skipped"] = "flag --fail-on-skipped"
+    return {
+        "policy": _policy(sources),
+        "timeouts": Timeouts(
+            **{
+                name: listed(f"timeouts.{name}", getattr(timeouts, name))
+                for name in Timeouts.__struct_fields__
+            }
+        ),
+        "publish": Publish(
+            compose_files=listed("publish.compose_files", ()), services=listed("publish.services", ())
+        ),
+        "production": listed("production", False),
+        "max_rollbacks_per_day": listed("max_rollbacks_per_day", MAX_ROLLBACKS_PER_DAY),
+        "revision": pick(
+            "revision", None, rules.revision, flag=sources.flags.revision, variable="OPSGATE_REVISION"
+        ),
+        "rollback": rollback,
+        "fail_on_skipped": skipped,
+    }
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def _targets(sources: Sources) -> tuple[Target, ...]:
+    listed = _listed_targets(sources)
+    text = sources.variable("RUNTIME_HEALTH_URLS")
+    if sources.flags.url:
+        where, given = "--url", [url for item in sources.flags.url for url in urls.split_flag(item)]
+    elif text is not None:
+        where, given = "RUNTIME_HEALTH_URLS", list(urls.split_list(text))
+    else:
+        return tuple(_with_ca_file(sources, target) for target in listed)
+    sources.origins["urls"] = "flag --url" if where == "--url" else where
+    chosen: dict[str, list[Target]] = {}
+    for item in given:
+        url = sources.judge("urls", where, urls.check_url, item)
+        if url is not None and (form := urls.normal(url)) not in chosen:
+            known = [
+                target for target in listed if target.url is not None and urls.normal(target.url) == form
+            ]
+            # Whoever names a URL on the spot means it to decide, whatever the file says.
+            chosen[form] = [
+                msgspec.structs.replace(_with_ca_file(sources, target), required=True) for target in known
+            ] or [url_target(url)]
+    return _numbered([target for group in chosen.values() for target in group])
+
+
+def _listed_targets(sources: Sources) -> tuple[Target, ...]:
+    """The file's targets; each must have a name of its own."""
+    by_name: dict[str, Target] = {}
+    for target in sources.listed("urls", ()):
+        if target.name in by_name:
+            text = f'two targets are named "{target.name}"'
+            hint = "Give one of them another name."
+            sources.report(Problem(where=sources.where("urls"), text=text, hint=hint))
+        by_name.setdefault(target.name, target)
+    return tuple(by_name.values())
+
+
+def _with_ca_file(sources: Sources, target: Target) -> Target:
+    if target.ca_file is None:
+        return target
+    path = sources.directory / target.ca_file
+    if not path.is_file():
+        text = f'the ca_file of "{target.name}" does not exist: {path}'
+        hint = "Relative paths start at the configuration file's directory."
+        sources.report(Problem(where=sources.where("urls"), text=text, hint=hint))
+    return msgspec.structs.replace(target, ca_file=str(path))
+
+
+def _control(sources: Sources) -> tuple[Target, ...]:
+    found = sources.listed("control_urls", ())
+    name = "RUNTIME_CONTROL_URLS"
+    if (text := sources.variable(name)) is not None:
+        sources.origins["control_urls"] = name
+        judged = [sources.judge("control_urls", name, parse_control, url) for url in urls.split_list(text)]
+        found = [target for target in judged if target is not None]
+    return _numbered(list({urls.normal(target.url): target for target in found}.values()))
+
+
+def _numbered(targets: list[Target]) -> tuple[Target, ...]:
+    """Different URLs can look alike once masked: later ones get a number, for names are keys."""
+    names: set[str] = set()
+    result = []
+    for target in targets:
+        name, number = target.name, 1
+        while name in names:
+            number += 1
+            name = f"{target.name} ({number})"
+        names.add(name)
+        result.append(target if name == target.name else msgspec.structs.replace(target, name=name))
+    return tuple(result)
+
+
+def _token(sources: Sources) -> Secret | None:
+    name = "RUNTIME_HEALTH_TOKEN"
+    text = sources.variable(name)
+    sources.origins["token"] = name if text else "default"
+    if text is None:
+        return None
+    token: Secret | None = sources.judge("token", name, _checked_token, text)
+    return token
+
+
+def _checked_token(text: str) -> Secret:
+    if not all("!" <= char <= "~" for char in text):
+        hint = "A bearer token is one line of ASCII without spaces; give it without the word Bearer."
+        raise Mistake("holds a character that a header cannot carry", hint)
+    return Secret(text)
+
+
+def _secrets(
+    targets: tuple[Target, ...], control: tuple[Target, ...], token: Secret | None
+) -> tuple[Secret, ...]:
+    """What the configuration carries that no output may show."""
+    found = [token.reveal()] if token else []
+    for target in (*targets, *control):
+        found += found_in(target.url or target.command or "")
+        for _, value in target.request_headers:
+            # `Authorization: Basic …`: the part behind the scheme is the secret by itself as well.
+            found += [value, value.partition(" ")[2].strip()]
+    return tuple(Secret(value) for value in dict.fromkeys(found) if value)
+
+
+# --- policy ---------------------------------------------------------------------------------------
+
+
+def _policy(sources: Sources) -> Policy:
+    default, shape = Policy(), configfile.SHARED["gate"]
+    picked = {
+        name: sources.pick(
+            f"gate.{name}",
+            getattr(default, name),
+            shape[name],
+            flag=getattr(sources.flags, name),
+            variable=f"OPSGATE_{name.upper()}",
+        )
+        for name in variables.GATE
+    }
+    if None in picked.values():
+        return default
+    policy = Policy(**picked)
+    if policy.soak >= policy.deadline:
+        by_flag = any(sources.origins[f"gate.{name}"].startswith("flag ") for name in ("soak", "deadline"))
+        sources.report(_too_long_a_soak(sources, policy), fatal=by_flag)
+        return msgspec.structs.replace(policy, soak=default.soak, deadline=default.deadline)
+    if (policy.successes - 1) * policy.interval >= policy.deadline:
+        sources.warnings.append(
+            f"gate: cannot pass: {policy.successes} successes {format_duration(policy.interval)} apart "
+            f"take longer than the deadline, {format_duration(policy.deadline)}"
+        )
+    return policy
+
+
+def _too_long_a_soak(sources: Sources, policy: Policy) -> Problem:
+    # Who gave the deadline only has not thought of the soak: the message starts at what was given.
+    key = "gate.deadline" if sources.origins["gate.soak"] == "default" else "gate.soak"
+    soak, deadline = (
+        f"{format_duration(getattr(policy, name))} ({sources.origins[f'gate.{name}']})"
+        for name in ("soak", "deadline")
+    )
+    return Problem(
+        where=sources.where(key),
+        text=f"the soak, {soak}, must be shorter than the deadline, {deadline}",
+        hint="Give a longer deadline or a shorter soak.",
+    )
+
+
+# --- hooks and the rest ---------------------------------------------------------------------------
+
+
+def _hooks(sources: Sources) -> Hooks:
+    picked: dict[str, Any] = {
+        name: sources.pick(
+            "publish.command" if name == "publish" else name, None, rules.command, variable=variable
+        )
+        for name, variable in variables.HOOKS.items()
+    }
+    rollback, deploy = picked.pop("rollback"), picked.pop("deploy")
+    # Only the file can mean opsgate's own ways: in a variable these words are commands.
+    redeploy = rollback == rules.REDEPLOY and sources.origins["rollback"] != variables.HOOKS["rollback"]
+    compose = deploy == rules.COMPOSE and sources.origins["deploy"] != variables.HOOKS["deploy"]
+    chain = (rollback,) if isinstance(rollback, str) else (rollback or ())
+    hooks = Hooks(
+        **picked,
+        deploy=None if compose else deploy,
+        deploy_compose=compose,
+        rollback=() if redeploy else chain,
+        redeploy=redeploy,
+    )
+    if redeploy and not hooks.deploys:
+        text = f'"{rules.REDEPLOY}" runs the deploy hook, and none is configured'
+        hint = "Set deploy beside it, or RUNTIME_DEPLOY_COMMAND."
+        problem = Problem(where=sources.where("rollback"), text=text, hint=hint)
+        sources.report(problem, fatal=sources.is_needed("rollback"))
+    return hooks
+
+
+def _evidence_dir(sources: Sources, hooks: Hooks) -> str:
+    if hooks.redeploy and sources.needs and "rollback" in sources.needs:
+        # What was last good stands in the evidence: elsewhere there would be nothing to go back to.
+        sources.needs |= {"evidence_dir"}
+    found = sources.pick(
+        "evidence_dir",
+        EVIDENCE_DIR,
+        rules.line,
+        flag=sources.flags.evidence_dir,
+        variable="OPSGATE_EVIDENCE_DIR",
+    )
+    return found or EVIDENCE_DIR
+
+
+def _run_id(sources: Sources) -> str | None:
+    given: str | None = sources.pick("run_id", None, rules.run_id, variable="OPSGATE_RUN_ID")
+    if given is None:
+        given = variables.workflow_run_id(sources.environ, sources.environment)
+        sources.origins["run_id"] = "GITHUB_RUN_ID" if given else "default"
+    return given
+
+
+def _patterns(sources: Sources) -> tuple[str, ...]:
+    """The patterns of the top level and of the environment add up."""
+    key = "redact.patterns"
+    found = [(section, section.values[key]) for section in sources.sections if key in section.values]
+    sources.origins[key] = ", ".join(sources.origin(section, key) for section, _ in found) or "default"
+    return tuple(dict.fromkeys(pattern for _, patterns in found for pattern in patterns))

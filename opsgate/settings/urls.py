@@ -1,0 +1,130 @@
+"""URLs to probe: checked, split, compared. No message shows the secret part of one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from opsgate.redact import mask_url
+from opsgate.settings.mistakes import Mistake, shown
+
+SCHEMES: Final = ("http", "https", "tcp")
+HTTP: Final = ("http", "https")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LONGEST: Final = 8192
+_SEPARATORS = re.compile(r"[\s,]+")
+_SECOND_URL = re.compile(r"[\s,]+(?=(?:https?|tcp)://)", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The URLs of a variable: separated by commas, spaces or newlines."""
+    return tuple(part for part in _SEPARATORS.split(text) if part)
+
+
+def split_flag(text: str) -> tuple[str, ...]:
+    """The URLs of one `--url`. A comma is a separator only where another URL follows: it is legal in one."""
+    return tuple(_SECOND_URL.split(text.strip()))
+
+
+def check_url(value: object, schemes: tuple[str, ...] = SCHEMES) -> str:
+    """`value` as it will be requested: without its fragment, the host in ASCII. Raises `Mistake`."""
+    if not isinstance(value, str):
+        raise Mistake(f"{shown(value)} is not a URL", "Write a URL as a string.")
+    text = value.strip()
+    seen = shown(mask_url(text))
+    if len(text) > _LONGEST:
+        raise Mistake(f"{seen} is longer than {_LONGEST} characters")
+    if _SECOND_URL.search(text):
+        raise Mistake(f"{seen} holds more than one URL", "Write each as a string of its own.")
+    if any(char.isspace() or not char.isprintable() for char in text):
+        raise Mistake(f"{seen} holds a space or a control character", "Write a space in a URL as %20.")
+    parts = _parsed(text, seen)
+    if parts.scheme not in schemes or not text.lower().startswith(f"{parts.scheme}://"):
+        raise Mistake(f"{seen} is not a URL with {_words(schemes)}", f"Write it as {schemes[0]}://host/path.")
+    host = _ascii_host(parts, seen)
+    if parts.scheme == "tcp":
+        _check_tcp(parts, seen)
+    return _with_host(text.partition("#")[0], parts.hostname or "", host)
+
+
+def normal(url: str) -> str:
+    """A form that is the same for all spellings of one URL: case, default port, empty path."""
+    parts = urlsplit(url)
+    host, port = (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    user = parts.netloc.rpartition("@")[0]
+    path = "" if parts.scheme == "tcp" else (parts.path or "/")
+    return f"{parts.scheme}://{user}@{host}:{port}{path}?{parts.query}"
+
+
+def _parsed(text: str, seen: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as exc:
+        # The library's words may quote the URL, userinfo included.
+        what = "port" if "ort" in str(exc) else "host"
+        hint = "A port is a number from 1 to 65535; an IPv6 address stands in brackets."
+        raise Mistake(f"{seen} has an invalid {what}", hint) from None
+    if port == 0 or parts.netloc.endswith(":"):
+        raise Mistake(f"{seen} has an invalid port", "A port is a number from 1 to 65535.")
+    return parts
+
+
+def _ascii_host(parts: SplitResult, seen: str) -> str:
+    host = parts.hostname or ""
+    bare = parts.netloc.rpartition("@")[2]
+    if not host or "\\" in parts.netloc:
+        raise Mistake(f"{seen} names no host", f"Write it as {parts.scheme}://host/path.")
+    if bare.startswith("["):
+        return _checked_ipv6(host, seen)
+    if not host.isascii():
+        host = _idna(host, seen)
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
+        raise Mistake(
+            f"{seen} has an invalid host", "A host is a name, an IPv4 address, or an IPv6 in brackets."
+        )
+    return host
+
+
+def _checked_ipv6(host: str, seen: str) -> str:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host.replace("%25", "%"))
+    except ValueError:
+        raise Mistake(f"{seen} has an invalid IPv6 address", "Write one as http://[::1]:8000/path.") from None
+    return host
+
+
+def _idna(host: str, seen: str) -> str:
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError:
+        raise Mistake(f"{seen} has an invalid host", "Write the host in ASCII, as xn--….") from None
+
+
+def _check_tcp(parts: SplitResult, seen: str) -> None:
+    if parts.port is None:
+        raise Mistake(f"{seen} names no port", "Write it as tcp://host:port.")
+    if parts.path or parts.query or "@" in parts.netloc:
+        raise Mistake(f"{seen} has more than a host and a port", "Write it as tcp://host:port.")
+
+
+def _with_host(text: str, before: str, after: str) -> str:
+    if after.isascii() and before.isascii():
+        return text
+    scheme, _, rest = text.partition("://")
+    end = next((at for at, char in enumerate(rest) if char in "/?"), len(rest))
+    user, at, netloc = rest[:end].rpartition("@")
+    port = netloc.partition(":")[2]
+    return f"{scheme}://{user}{at}{after}{':' + port if port else ''}{rest[end:]}"
+
+
+def _words(schemes: tuple[str, ...]) -> str:
+    *most, last = (f"{scheme}://" for scheme in schemes)
+    return f"{', '.join(most)} or {last}"
