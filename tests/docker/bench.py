@@ -266,8 +266,13 @@ class Engine:
         """Run `docker ARGUMENTS`; `environ` comes on top. A failure shows what docker said."""
         done = subprocess.run(
             [self.docker, *arguments],
-            env=self.environ(**(environ or {})), cwd=cwd, capture_output=True, text=True, timeout=90, check=False,
-        )  # fmt: skip
+            env=self.environ(**(environ or {})),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
         assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done
 
