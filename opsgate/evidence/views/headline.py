@@ -1,0 +1,148 @@
+"""One line: what runs now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET
+
+from opsgate.evidence.views.facts import (
+    down_since,
+    new,
+    nobody_served,
+    old,
+    required,
+    runtime,
+    seen_revision,
+    up_again,
+)
+from opsgate.evidence.views.words import clock, count, span
+
+if TYPE_CHECKING:
+    from opsgate.evidence.record import Evidence
+
+NOT_VALIDATED: Final = "NOT VALIDATED"
+PERSON: Final = "a person is needed now"
+_WITHHELD: Final = {
+    None: "no rollback is configured",
+    "no_rollback": "not rolled back, as --no-rollback says",
+    "no_last_good": f"not rolled back, no earlier release is known to be good: {PERSON}",
+    "circuit_open": f"not rolled back, too many automatic rollbacks in 24 hours: {PERSON}",
+}
+
+
+def headline(record: Evidence) -> str:
+    """What runs in the environment now, as far as the record knows, in one line without a full stop."""
+    if record.finished_at is None:
+        return f"this run has not finished: {_unproven(record)}"
+    if record.status_reason == "interrupted":
+        return f"{_unproven(record)}: interrupted"
+    if record.status == "skipped":
+        return _skipped(record)
+    if record.status == "passed":
+        return _recovered(record) if record.trigger == "rollback" else _passed(record)
+    if record.stages.rollback.attempted:
+        return _rolled_back(record)
+    return _failed(record)
+
+
+def _passed(record: Evidence) -> str:
+    gate = record.stages.gate
+    targets = count(len(required(gate)), "target")
+    soak = gate.policy.soak if gate.policy else 0
+    healthy = f"healthy for {span(soak)} on {targets}" if soak else f"healthy on {targets}"
+    revision = record.revision if record.deployed or gate.revision else seen_revision(required(gate))
+    if revision or record.deployed:
+        return f"{runtime(record)} runs {revision or 'the new release'}: {healthy}"
+    return f"{runtime(record)} is {healthy}"
+
+
+def _skipped(record: Evidence) -> str:
+    name, stages = runtime(record), record.stages
+    if record.status_reason == "recovery_unverified":
+        why = "the runtime was not probed afterwards"
+        return f"{NOT_VALIDATED}: {name} should run {old(record)} after the rollback, but {why}"
+    if record.status_reason == "not_gated":
+        if record.deployed:
+            return f"{NOT_VALIDATED} yet: {new(record)} was deployed to {name}, no gate has looked at it"
+        return f"{NOT_VALIDATED} yet: {new(record)} is published for {name}, not deployed"
+    why = "no target is required" if stages.gate.targets else "no URL is configured, nothing was probed"
+    if record.deployed:
+        return f"{NOT_VALIDATED}: {new(record)} was deployed to {name}, but {why}"
+    return f"{NOT_VALIDATED}: {why}"
+
+
+def _recovered(record: Evidence) -> str:
+    before, after = new(record), old(record)
+    left = f", not {before}" if record.revision and before != after else ""
+    return f"{runtime(record)} runs {after}{left}: rolled back and recovered"
+
+
+def _rolled_back(record: Evidence) -> str:
+    name, rollback = runtime(record), record.stages.rollback
+    if rollback.status == "interrupted" or rollback.succeeded is None:
+        return f"{name} is in an unknown state: the rollback was cut off: {PERSON}"
+    if not rollback.succeeded:
+        if rollback.recovered:
+            return f"{name} answers again, but the rollback failed: {PERSON}"
+        return f"{name} {_state(record)}: the rollback failed: {PERSON}"
+    if rollback.recovered:
+        return _recovered(record)
+    if rollback.recovered is None or rollback.recovered is UNSET:
+        return f"{name} should run {old(record)}: rolled back, but recovery was not checked: {PERSON}"
+    recovery = rollback.recovery or record.stages.gate
+    state = "is down" if nobody_served(record, recovery) else "is not healthy"
+    return f"{name} {state}{_since(record)}: rolled back to {old(record)}, but it did not recover: {PERSON}"
+
+
+def _failed(record: Evidence) -> str:
+    name, reason = runtime(record), record.status_reason
+    if reason == "publish_failed":
+        return f"{_unchanged(record)}: publish failed"
+    if reason == "observer_offline":
+        why = "the control URLs do not answer either, not rolled back"
+        return f"nobody knows what {name} runs: {why}: {PERSON}"
+    why = _WITHHELD.get(record.stages.rollback.withheld or None, "not rolled back")
+    if reason == "deploy_failed":
+        return f"{name} may run {new(record)} or the release before: deploy failed, {why}"
+    if reason == "internal_error":
+        return f"{_unproven(record)}: a defect in opsgate stopped the run: {PERSON}"
+    if reason == "wrong_revision":
+        seen = seen_revision(required(record.stages.gate)) or "another revision"
+        return f"{name} runs {seen}, not {new(record)}: {why}"
+    which = "which is down" if nobody_served(record, record.stages.gate) else "which is not healthy"
+    return f"{name} runs {new(record)}, {which}{_since(record)}: {why}"
+
+
+def _state(record: Evidence) -> str:
+    """What the runtime is like while nothing has helped."""
+    gate = record.stages.gate
+    if record.status_reason == "wrong_revision":
+        return f"does not run {new(record)}"
+    if nobody_served(record, gate):
+        return f"is down{_since(record)}"
+    if gate.targets:
+        return f"is not healthy{_since(record)}"
+    return "is in an unknown state"
+
+
+def _since(record: Evidence) -> str:
+    since = down_since(record)
+    return f" since {clock(since)}" if since and up_again(record) is None else ""
+
+
+def _unchanged(record: Evidence) -> str:
+    seen = seen_revision([one for one in record.stages.preflight.targets or [] if one.required])
+    return f"{runtime(record)} still runs {seen or 'what it ran before'}"
+
+
+def _unproven(record: Evidence) -> str:
+    """What runs when the run ended before anybody could know."""
+    stages = record.stages
+    if stages.rollback.attempted:
+        return f"{runtime(record)} is in an unknown state, the rollback may not be complete: {PERSON}"
+    if record.deployed:
+        return f"{runtime(record)} may run {new(record)}, which is not proven"
+    if record.trigger in {"release", "publish", "deploy"}:
+        return _unchanged(record)
+    return f"nothing was decided about {runtime(record)}"

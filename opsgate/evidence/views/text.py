@@ -1,0 +1,153 @@
+"""One screen: what runs now, what happened, why, what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET
+
+from opsgate.evidence.views.facts import down_since, failures, hook_commands, old, required, up_again
+from opsgate.evidence.views.headline import NOT_VALIDATED, headline
+from opsgate.evidence.views.words import clock, count, failure, moment, plain, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opsgate.evidence.record import Evidence, Gate, Stage
+    from opsgate.evidence.views.facts import Failure
+
+__all__ = ["headline", "render"]
+
+LINES: Final = 24
+STEP: Final = 2000
+"""A command for a person must not be cut short, unless it is absurd."""
+_MARKS: Final = {"passed": "ok  ", "failed": "FAIL", "skipped": "--  ", "interrupted": "CUT "}
+
+
+def render(record: Evidence) -> str:
+    """The record on one screen of at most 24 lines, the first of which says what runs now."""
+    steps = [f"  {plain(step, STEP)}" for step in record.next_steps]
+    top = [headline(record), f"  {_run_line(record)}", *(f"  {line}" for line in _happened(record))]
+    why = [f"  {line}" for line in why_lines(record)]
+    room = LINES - len(top) - bool(steps) - bool(why)
+    steps = _fitted(steps, max(room - min(len(why), 3), 1))
+    why = _fitted(why, max(room - len(steps), 1))
+    lines = [*top, *(["why", *why] if why else []), *(["what to do next", *steps] if steps else [])]
+    return "\n".join(lines) + "\n"
+
+
+def _run_line(record: Evidence) -> str:
+    started, finished = moment(record.started_at), moment(record.finished_at)
+    when = f"{started:%Y-%m-%d} {clock(started)}" if started else ""
+    took = f", took {span(record.duration_ms / 1000)}" if finished and record.duration_ms is not None else ""
+    code = "" if record.exit_code is None else f", exit {record.exit_code}"
+    words = f", {NOT_VALIDATED}" if record.status == "skipped" else ""
+    verdict = f"{record.status} ({record.status_reason}{words}){code}"
+    return f"{record.trigger} {record.run_id}: {verdict}; {when}{took}"
+
+
+def _happened(record: Evidence) -> Iterator[str]:
+    """A line for each stage that ran."""
+    stages = record.stages
+    for name, stage, text in (
+        ("preflight", stages.preflight, _preflight(record)),
+        ("publish", stages.publish, _published(record)),
+        ("deploy", stages.deploy, plain(stages.deploy.detail or "")),
+        ("gate", stages.gate, gate_words(stages.gate)),
+        ("rollback", stages.rollback, rollback_words(record)),
+    ):
+        if stage.started_at is not UNSET or (stage is stages.rollback and stages.rollback.withheld):
+            yield f"{_MARKS[stage.status]} {name:9} {_took(stage):>9}  {text}".rstrip()
+
+
+def _preflight(record: Evidence) -> str:
+    targets = [target for target in record.stages.preflight.targets or [] if target.required]
+    down = [target.name for target in targets if not target.healthy]
+    if not targets:
+        return ""
+    if not down:
+        return f"{count(len(targets), 'target')} healthy before the rollout"
+    return plain(f"{len(down)} of {count(len(targets), 'target')} down before the rollout: {', '.join(down)}")
+
+
+def _published(record: Evidence) -> str:
+    publish = record.stages.publish
+    if publish.detail:
+        return plain(publish.detail)
+    return count(len(record.images), "image") + (f", tag {plain(publish.tag, 80)}" if publish.tag else "")
+
+
+def gate_words(gate: Gate) -> str:
+    """How many required targets were healthy, after how many attempts."""
+    targets = required(gate)
+    if not targets:
+        return f"{NOT_VALIDATED}: no target is required" if gate.targets else f"{NOT_VALIDATED}: no URL"
+    healthy = sum(target.healthy for target in targets)
+    attempts = count(sum(len(target.attempts) for target in targets), "attempt")
+    reason = f", {gate.status_reason}" if gate.status == "failed" and gate.status_reason else ""
+    return f"{healthy} of {count(len(targets), 'target')} healthy, {attempts}{reason}"
+
+
+def rollback_words(record: Evidence) -> str:
+    """What the rollback did, and whether the runtime came back."""
+    rollback = record.stages.rollback
+    if rollback.withheld:
+        return f"not run: {rollback.withheld}"
+    if not rollback.attempted:
+        return ""
+    words = f"{rollback.trigger or 'auto'}, to {old(record)}: "
+    words += {True: "succeeded", False: "FAILED"}.get(bool(rollback.succeeded), "")
+    if rollback.succeeded is None or rollback.succeeded is UNSET:
+        words = words.removesuffix("FAILED") + "cut off"
+    back, since = up_again(record), down_since(record)
+    if rollback.recovered and back:
+        words += f", recovered at {clock(back)}"
+        words += f", {span((back - since).total_seconds())} after the first failed request" if since else ""
+    elif rollback.recovered is False:
+        words += ", NOT recovered"
+    elif rollback.recovered is None:
+        words += ", recovery not known"
+    return words + (f" (reason: {plain(rollback.reason, 80)})" if rollback.reason else "")
+
+
+def why_lines(record: Evidence) -> list[str]:
+    """One line for each target that failed, the first to fail first, and for each hook that failed."""
+    lines = [
+        f"{name} hook: {plain(command.explanation or f'exit {command.exit_code}')}"
+        f"{_last_line(command.output_tail)}"
+        for name, command in hook_commands(record)
+        if command.exit_code != 0 or command.timed_out
+    ]
+    lines += [_why(one) for one in failures(record)]
+    recovery = record.stages.rollback.recovery
+    if recovery and record.stages.rollback.recovered is False:
+        lines += [f"after the rollback: {_why(one)}" for one in failures(record, recovery)]
+    return lines
+
+
+def _why(one: Failure) -> str:
+    name = plain(one.name, 120)
+    url = f" ({plain(one.url, 120)})" if one.url and plain(one.url, 120) != name else ""
+    since = f", first at {clock(one.since)}" if one.since else ""
+    first = "" if failure(one.first) == failure(one.last) else f" (at first: {failure(one.first)})"
+    before = {True: "; it was already down before the rollout", False: "; it was healthy before the rollout"}
+    failed = f"{one.failed} of {count(one.attempts, 'attempt')} failed"
+    already = "" if one.down_before is None else before[one.down_before]
+    return f"{name}{url}: {failure(one.last)}{first}{since}, {failed}{already}"
+
+
+def _last_line(output: str) -> str:
+    lines = output[-2000:].split()
+    return f": {plain(output[-2000:].strip().splitlines()[-1], 160)}" if lines else ""
+
+
+def _took(stage: Stage) -> str:
+    return "" if stage.duration_ms is UNSET else span(stage.duration_ms / 1000)
+
+
+def _fitted(lines: Sequence[str], room: int) -> list[str]:
+    """At most `room` lines; the last one says how many were left out."""
+    if len(lines) <= room:
+        return list(lines)
+    kept = list(lines[: max(room - 1, 0)])
+    return [*kept, f"  … and {len(lines) - len(kept)} more, see the record"]

@@ -1,0 +1,106 @@
+"""Text made harmless and short, times and durations in words: what every view shares."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from msgspec import UNSET, UnsetType
+
+if TYPE_CHECKING:
+    from opsgate.verdict.targets import Attempt
+
+# Controls, line and paragraph separators, zero-width and bidirectional marks, surrogates, tags:
+# none of them shows itself, and each can make a line read as something else.
+_HIDDEN: Final = (
+    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
+KIND_WORDS: Final = {
+    "dns": "name not resolved",
+    "refused": "connection refused",
+    "reset": "connection reset",
+    "timeout": "no answer in time",
+    "tls": "TLS failed",
+    "protocol": "not proper HTTP",
+    "status": "wrong status",
+    "redirect": "redirect not followed",
+    "too_large": "answer too large",
+    "truncated": "answer cut short",
+    "health_document": "says it is unhealthy",
+    "body": "wrong body",
+    "json": "wrong JSON",
+    "header": "wrong header",
+    "latency": "too slow",
+    "certificate": "certificate runs out",
+    "revision": "wrong revision",
+    "exit": "command failed",
+}
+"""Each `kind` of a failed attempt for people."""
+
+
+def plain(text: str, limit: int = 200) -> str:
+    """`text` as one harmless line of at most `limit` characters; what does not show itself is escaped."""
+    # Escapes only lengthen, so nothing past the limit can be needed: 10 MB cost no more than 200 bytes.
+    shown = re.sub(f"[{_HIDDEN}]", _escaped, text[: limit + 1])
+    # A workflow runner acts on `##[…]` anywhere in a line and on `::…` at its start.
+    shown = shown.replace("##[", "## [")
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def plain_lines(text: str, limit: int = 64 * 1024) -> str:
+    """As `plain`, for several lines: line feeds and tabs stay, and of a longer text the end is kept."""
+    tail = text[-limit:].replace("\r\n", "\n")
+    return "\n".join(plain(line.replace("\t", "    "), limit) for line in tail.split("\n"))
+
+
+def failure(attempt: Attempt) -> str:
+    """What went wrong with a failed attempt, in a few words: `connection refused`, `status 503`."""
+    words = KIND_WORDS.get(attempt.kind or "", "failed")
+    detail = attempt.detail or (f"status {attempt.status_code}" if attempt.kind == "status" else "")
+    if not detail or detail.lower() == words:
+        return words
+    if attempt.kind == "status" or detail.lower().startswith(words):
+        return plain(detail)
+    return plain(f"{words}: {detail}")
+
+
+def moment(time: str | UnsetType | None, ms: float = 0.0) -> datetime | None:
+    """The instant `ms` after an RFC 3339 time of the record; None where that is not known."""
+    if time is None or time is UNSET:
+        return None
+    return datetime.fromisoformat(time) + timedelta(milliseconds=ms)
+
+
+def clock(when: datetime) -> str:
+    """`14:01:06 UTC`."""
+    return f"{when:%H:%M:%S} UTC"
+
+
+def span(seconds: float) -> str:
+    """A duration for people: `350 ms`, `4.2 s`, `15 s`, `1 min 4 s`, `2 h 5 min`."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms" if seconds else "0 s"
+    if seconds < 10 and round(seconds, 1) % 1:  # noqa: PLR2004 - one more digit than whole seconds
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes in an hour
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 target`, `3 targets`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x100:  # noqa: PLR2004 - what \x can write
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004 - what \u can write
