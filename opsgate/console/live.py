@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -34,7 +34,7 @@ class LiveReporter(PlainReporter):
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str], *, summary: bool = False) -> None:
         super().__init__(stream, summary=summary)
-        self._console = Console(file=self._stream, force_terminal=True, _environ=environ)
+        self._console = Console(file=cast("TextIO", self._stream), force_terminal=True, _environ=environ)
         self._live: Live | None = None
         self._start = 0.0
         self._stopped: float | None = None

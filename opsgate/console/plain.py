@@ -137,9 +137,7 @@ class PlainReporter:
             for line in render(record).splitlines():
                 self._write(line)
         if head:
-            self._event(
-                "ledger", f"head {head} (keep it elsewhere: `evidence --verify --head` proves with it)"
-            )
+            self._event("ledger", f"head {head} (keep it elsewhere for `evidence --verify --head`)")
 
     def _change(self, row: Row, attempt: Attempt, run: Run) -> str:
         """What is new about the target; empty when nothing is."""
@@ -173,10 +171,7 @@ class PlainReporter:
         failing = [row for row in required if row.last is None or not row.last.ok]
         text = f"{len(required) - len(failing)} of {count(len(required), 'target')} healthy"
         if failing:
-            shown = [
-                f"{row.name}: {failure(row.worst) if row.worst else 'no answer yet'}"
-                for row in failing[:NAMED]
-            ]
+            shown = [f"{one.name}: {failure(one.worst) if one.worst else 'waits'}" for one in failing[:NAMED]]
             more = [f"and {len(failing) - NAMED} more"] if len(failing) > NAMED else []
             text += f"; {'; '.join(shown + more)}"
         left = (self._policy.deadline if self._policy else 0) - now_ms / 1000
