@@ -14,7 +14,7 @@ import msgspec
 
 from opsgate.settings import rules
 from opsgate.settings.durations import parse_duration
-from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, unknown
+from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, shown, unknown
 from opsgate.settings.targets import parse_control, parse_target
 
 NAMES: Final = ("opsgate.toml", "pyproject.toml")
@@ -94,7 +94,10 @@ def find(cwd: Path, named: str | None) -> ConfigFile | None:
     """
     if named is not None:
         path = cwd / named
-        return read(path, f"OPSGATE_CONFIG: {named}", named=True)
+        if not path.exists() or path.is_dir():
+            text = f"{shown(named)} is a directory" if path.is_dir() else f"{shown(named)} does not exist"
+            return _broken(path, named, Problem(where="OPSGATE_CONFIG", text=text))
+        return read(path.parent.resolve() / path.name, named, named=True)
     for directory in _up_to_root(cwd):
         for name in NAMES:
             path = directory / name
@@ -117,8 +120,7 @@ def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:
     try:
         table = _parsed(path, skip=None if named or not part else b"opsgate")
     except Mistake as exc:
-        broken = Problem(where=label, text=exc.text, hint=exc.hint)
-        return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=broken)
+        return _broken(path, label, Problem(where=label, text=exc.text, hint=exc.hint))
     if part:
         tool = table.get("tool")
         inner = tool.get("opsgate") if isinstance(tool, dict) else None
@@ -126,9 +128,12 @@ def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:
             return None
         table = inner if isinstance(inner, dict) else {}
         if not isinstance(inner, dict):
-            broken = Problem(where=label, text="holds no [tool.opsgate] table")
-            return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=broken)
+            return _broken(path, label, Problem(where=label, text="holds no [tool.opsgate] table"))
     return _Reader(label).file(path, table, "tool.opsgate." if part else "")
+
+
+def _broken(path: Path, label: str, problem: Problem) -> ConfigFile:
+    return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=problem)
 
 
 def _parsed(path: Path, skip: bytes | None) -> dict[str, Any]:

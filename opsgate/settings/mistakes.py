@@ -41,7 +41,12 @@ def shown(value: object) -> str:
     # repr() of an integer of more than 4300 digits raises.
     text = "a very large number" if isinstance(value, int) and abs(value) >= 10**20 else ascii(value)
     if isinstance(value, str):
-        text = '"' + (ascii(value)[1:-1] if not value.isprintable() else value) + '"'
+        text = value if value.isprintable() else text[1:-1]
+        return f'"{_cut(text)}"'
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 

@@ -103,7 +103,7 @@ def _targets(sources: Sources) -> tuple[Target, ...]:
     text = sources.variable("RUNTIME_HEALTH_URLS")
     if sources.flags.url:
         where, given = "--url", [url for item in sources.flags.url for url in urls.split_flag(item)]
-    elif text is not None:
+    elif text is not None and urls.split_list(text):
         where, given = "RUNTIME_HEALTH_URLS", list(urls.split_list(text))
     else:
         return tuple(_with_ca_file(sources, target) for target in listed)
@@ -148,9 +148,9 @@ def _with_ca_file(sources: Sources, target: Target) -> Target:
 def _control(sources: Sources) -> tuple[Target, ...]:
     found = sources.listed("control_urls", ())
     name = "RUNTIME_CONTROL_URLS"
-    if (text := sources.variable(name)) is not None:
+    if given := urls.split_list(sources.variable(name) or ""):
         sources.origins["control_urls"] = name
-        judged = [sources.judge("control_urls", name, parse_control, url) for url in urls.split_list(text)]
+        judged = [sources.judge("control_urls", name, parse_control, url) for url in given]
         found = [target for target in judged if target is not None]
     return _numbered(list({urls.normal(target.url): target for target in found}.values()))
 

@@ -131,21 +131,23 @@ def pattern(value: object) -> str:
     text = string(value)
     if len(text) > _LONGEST_PATTERN:
         raise Mistake(f"is longer than {_LONGEST_PATTERN} characters")
-    try:
-        # What Python would warn about (a nested set) is the same for the person as what it takes.
-        with warnings.catch_warnings(action="ignore"):
-            re.compile(text)
-    except (re.error, OverflowError, RecursionError) as exc:
-        hint = "Escape characters such as ( [ * with a backslash."
-        raise Mistake(f"{shown(text)} is not a regular expression: {exc}", hint) from None
+    _compiled(text)
     return text
 
 
 def redact_pattern(value: object) -> str:
     """A pattern whose matches are masked: never the empty string."""
     text = pattern(value)
-    with warnings.catch_warnings(action="ignore"):
-        empty = re.compile(text).match("") is not None
-    if empty:
+    if _compiled(text).match(""):
         raise Mistake(f"{shown(text)} matches the empty string", "Use + in place of *.")
     return text
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    try:
+        # A warning of the compiler, such as a possible nested set, would reach the person raw later on.
+        with warnings.catch_warnings(action="error"):
+            return re.compile(text)
+    except (re.error, OverflowError, RecursionError, Warning) as exc:
+        hint = "Escape characters such as ( [ * with a backslash."
+        raise Mistake(f"{shown(text)} is not a regular expression: {exc}", hint) from None

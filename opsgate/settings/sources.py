@@ -116,16 +116,13 @@ class Sources:
         """The key's place for a message: its flag, its variable, or its path in the file."""
         origin = self.origins.get(key, "default")
         section = next((section for section in self.sections if key in section.values), None)
-        if origin.startswith("flag "):
-            return origin.removeprefix("flag ")
-        if self.file is None or section is None or origin in self.environ:
-            return key if origin == "default" else origin
-        return self.file.where(section, key)
+        if self.file and section and origin == self.origin(section, key):
+            return self.file.where(section, key)
+        return key if origin == "default" else origin.removeprefix("flag ")
 
     def _select(self) -> str:
         """The environment's name: it must be one that the file defines, if it defines any."""
         where, given = self._named()
-        self.origins["environment"] = "flag --env" if where == "--env" else where
         try:
             name = rules.name(given)
             _check_defined(name, self.file.environments if self.file else {})
@@ -135,15 +132,22 @@ class Sources:
         return name
 
     def _named(self) -> tuple[str, str]:
-        text = self.variable("OPSGATE_ENV")
+        """The place that names the environment, and the name."""
+        text, key, origin = self.variable("OPSGATE_ENV"), "default_environment", "environment"
         if self.flags.env is not None:
+            self.origins[origin] = "flag --env"
             return "--env", self.flags.env
         if text is not None:
+            self.origins[origin] = "OPSGATE_ENV"
             return "OPSGATE_ENV", text
-        key = "default_environment"
         if self.file and key in self.file.top.values:
+            self.origins[origin] = self.file.origin(self.file.top, key)
             return self.file.where(self.file.top, key), self.file.top.values[key]
-        return "default", "default"
+        self.origins[origin] = "default"
+        if self.file and self.file.environments and "default" not in self.file.environments:
+            names = ", ".join(sorted(self.file.environments))
+            self.warnings.append(f"{self.file.label}: no environment is selected; it defines {names}")
+        return "environment", "default"
 
 
 def _check_defined(name: str, defined: Mapping[str, object]) -> None:

@@ -33,11 +33,11 @@ def parse_target(value: object) -> Target:
     if ("url" in fields) == ("command" in fields):
         raise Mistake("needs exactly one of url and command")
     command = fields.get("command")
-    shape = "command" if command else fields["url"].partition(":")[0].lower()
+    shape = "command" if command is not None else fields["url"].partition(":")[0].lower()
     _check_fit(fields, shape)
     expect = {key: fields[key] for key in Expectation.__struct_fields__ if key in fields}
     rest = {key: fields[key] for key in fields if key not in expect}
-    default = " ".join(command.split())[:LONGEST_NAME] if command else mask_url(fields["url"])
+    default = mask_url(fields["url"] if command is None else " ".join(command.split()))[:LONGEST_NAME]
     return Target(**{"name": default, **rest}, expect=Expectation(**expect))
 
 

@@ -14,6 +14,7 @@ HTTP: Final = ("http", "https")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST: Final = 8192
 _SEPARATORS = re.compile(r"[\s,]+")
+_BRACKETED = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
 _SECOND_URL = re.compile(r"[\s,]+(?=(?:https?|tcp)://)", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
@@ -33,7 +34,7 @@ def check_url(value: object, schemes: tuple[str, ...] = SCHEMES) -> str:
     if not isinstance(value, str):
         raise Mistake(f"{shown(value)} is not a URL", "Write a URL as a string.")
     text = value.strip()
-    seen = shown(mask_url(text))
+    seen = _seen(text)
     if len(text) > _LONGEST:
         raise Mistake(f"{seen} is longer than {_LONGEST} characters")
     if _SECOND_URL.search(text):
@@ -58,14 +59,25 @@ def normal(url: str) -> str:
     return f"{parts.scheme}://{user}@{host}:{port}{path}?{parts.query}"
 
 
+def _seen(text: str) -> str:
+    """A URL that may be no URL, for a message: what could be userinfo or a query is left out."""
+    head, question, _ = text.partition("?")
+    scheme, slashes, rest = head.rpartition("://")
+    before, at, place = rest.rpartition("@")
+    rest = f"***@{place}" if at and before else rest
+    return shown(mask_url(f"{scheme}{slashes}{rest}{'?***' if question else ''}"))
+
+
 def _parsed(text: str, seen: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as exc:
         # The library's words may quote the URL, userinfo included.
-        what = "port" if "ort" in str(exc) else "host"
+        what = "port" if str(exc).startswith("Port") else "host"
         hint = "A port is a number from 1 to 65535; an IPv6 address stands in brackets."
+        # Where a password with a comma was split, the "port" is the half of it.
+        seen = _seen(text.rpartition(":")[0] + ":***") if what == "port" else seen
         raise Mistake(f"{seen} has an invalid {what}", hint) from None
     if port == 0 or parts.netloc.endswith(":"):
         raise Mistake(f"{seen} has an invalid port", "A port is a number from 1 to 65535.")
@@ -77,12 +89,12 @@ def _ascii_host(parts: SplitResult, seen: str) -> str:
     bare = parts.netloc.rpartition("@")[2]
     if not host or "\\" in parts.netloc:
         raise Mistake(f"{seen} names no host", f"Write it as {parts.scheme}://host/path.")
-    if bare.startswith("["):
+    if _BRACKETED.fullmatch(bare):
         return _checked_ipv6(host, seen)
     if not host.isascii():
         host = _idna(host, seen)
     labels = host.removesuffix(".").split(".")
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
+    if "[" in bare or len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
         raise Mistake(
             f"{seen} has an invalid host", "A host is a name, an IPv4 address, or an IPv6 in brackets."
         )
