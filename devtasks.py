@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os.path
 import shlex
 import subprocess
 import sys
@@ -84,8 +86,9 @@ def _lint_commands() -> list[Command]:
 def _typed_groups() -> list[list[str]]:
     """What mypy is given, run by run: a program's modules import each other by their bare names."""
     packages = [name for name in ("opsgate", "tests", "scripts", "benchmarks") if _present(f"{name}/**/*.py")]
-    programs = _present("examples/*/*.py")
-    return [[*packages, "tasks.py", "devtasks.py"], *([programs] if programs else [])]
+    programs = _present("examples/**/*.py")
+    groups = [list(group) for _, group in itertools.groupby(programs, key=os.path.dirname)]
+    return [[*packages, "tasks.py", "devtasks.py"], *groups]
 
 
 def _present(pattern: str) -> list[str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,11 +73,11 @@ def environment(*first_in_path: Path, **changes: str) -> dict[str, str]:
 
 
 def inv(
-    project: Path, *arguments: str, env: dict[str, str] | None = None, **options: str
+    project: Path, *arguments: str, env: dict[str, str] | None = None, typed: str = ""
 ) -> subprocess.CompletedProcess[str]:
     command = [str(project / "inv"), *arguments]
     return subprocess.run(
-        command, cwd="/", env=env or environment(), capture_output=True, text=True, check=False, **options
+        command, cwd="/", env=env or environment(), input=typed, capture_output=True, text=True, check=False
     )
 
 
@@ -102,7 +103,7 @@ def copy(built: Path, tmp_path: Path) -> Path:
 def test_hands_over_arguments_input_and_exit_code(built: Path, tmp_path: Path) -> None:
     said = inv(built, "say", "--text", "two  words *", "--code", "75")
     assert (said.returncode, said.stdout, said.stderr) == (75, "two  words *\n", "")
-    assert inv(built, "read", input="from a pipe").stdout == "from a pipe\n"
+    assert inv(built, "read", typed="from a pipe").stdout == "from a pipe\n"
     link = tmp_path / "inv"
     link.symlink_to(built / "inv")
     assert inv(tmp_path, "say").stdout == "hello\n"
@@ -182,8 +183,7 @@ def test_two_at_once_after_one_was_killed_half_way(copy: Path) -> None:
     assert sum("waiting for it" in err for _, err in answers) == 1
 
 
-def until(condition: object) -> None:
-    assert callable(condition)
+def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
@@ -51,9 +52,19 @@ def test_the_wheel_carries_everything_that_the_package_reads(wheel: Path) -> Non
 def test_installs_into_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "an environment"
     venv.create(environment, with_pip=True)
-    pip = [environment / "bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    python = environment / "bin/python"
+    pip = (python, "-m", "pip", "install", "-qq", "--disable-pip-version-check")
     run(*pip, "--require-hashes", "-r", ROOT / "requirements-run.lock", cwd=tmp_path)
     run(*pip, "--no-index", wheel, cwd=tmp_path)
-    run(environment / "bin/python", "-m", "pip", "check", cwd=tmp_path)
-    listed = run(environment / "bin/opsgate", "--list", cwd=tmp_path)
-    assert {line.split()[0] for line in listed.splitlines() if line.startswith("  ")} >= TASKS
+    run(python, "-m", "pip", "check", cwd=tmp_path)
+    assert listed(run(environment / "bin/opsgate", "--list", cwd=tmp_path)) == TASKS
+
+
+def test_the_checkout_adds_the_tasks_of_the_project() -> None:
+    shown = run(sys.executable, "-m", "invoke", "--list", cwd=ROOT)
+    assert listed(shown) == TASKS | {"bench", "docs", "lint", "test"}
+
+
+def listed(shown: str) -> set[str]:
+    """The first column of `--list`; a description that goes on stands further to the right."""
+    return set(re.findall(r"^  (\S+)", shown, re.MULTILINE))
