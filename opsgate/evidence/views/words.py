@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # none of them shows itself, and each can make a line read as something else.
 _HIDDEN: Final = (
     "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+    "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f"
 )
 KIND_WORDS: Final = {
     "dns": "name not resolved",
