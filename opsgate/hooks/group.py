@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,19 +37,16 @@ def survivors(variable: str, since: int) -> tuple[int, ...]:
     environment, or that belongs to another user, is not found.
     """
     wanted = variable.encode("utf-8", "surrogateescape")
-    return tuple(
-        sorted(pid for pid, fields in _processes() if int(fields[19]) >= since and wanted in _environment(pid))
-    )
+    newer = (pid for pid, fields in _processes() if int(fields[19]) >= since)
+    return tuple(sorted(pid for pid in newer if wanted in _environment(pid)))
 
 
 def _processes() -> Iterator[tuple[int, list[str]]]:
     try:
-        names = os.listdir(_PROC)
+        pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
     except OSError:
         return
-    for name in names:
-        if name.isdigit() and (fields := _stat(int(name))):
-            yield int(name), fields
+    yield from ((pid, fields) for pid in pids if (fields := _stat(pid)))
 
 
 def _stat(pid: int) -> list[str]:

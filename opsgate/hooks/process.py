@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from opsgate.hooks import group
 from opsgate.hooks.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from opsgate.redact import Redactor
@@ -35,8 +36,17 @@ DRAIN: Final = 0.3
 """Seconds that output may still arrive after the hook itself has exited."""
 CUT_GRACE: Final = 3.0
 """Seconds from TERM to KILL when opsgate is being interrupted."""
-LOST: Final = 2.0
+LOST: Final = 1.0
 """Seconds that a killed process may take to go; one stuck in the kernel is left behind then."""
+
+_OPTIONS: Final[Mapping[str, Any]] = {
+    "shell": "/bin/sh", "replace_env": True, "warn": True, "hide": True, "echo": False, "pty": False,
+    "dry": False, "disown": False, "asynchronous": False, "in_stream": False, "watchers": [], "timeout": None,
+}  # fmt: skip
+# A shell ends like its last command, 128 + n. Not for every n: git exits 129 on wrong usage.
+_DEATHS: Final = frozenset(128 + n for n in (signal.SIGINT, signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV,
+                                             signal.SIGPIPE, signal.SIGTERM))  # fmt: skip
+_MINUTE: Final = 60
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +102,7 @@ def run(
     begun = time.monotonic()
     refused = ""
     try:
-        runner.run(
-            command, shell="/bin/sh", env=dict(env), replace_env=True, hide=True, warn=True, echo=False,
-            pty=False, dry=False, disown=False, asynchronous=False, in_stream=False, watchers=[], timeout=None,
-        )  # fmt: skip
+        runner.run(command, env=dict(env), **_OPTIONS)
     except NotStarted as exc:
         refused = redactor.scrub(f"{label} could not be started: {exc}")
     tail = stream.finish()
@@ -122,11 +129,10 @@ def explain(code: int | None, ending: str, limit: float) -> str:
         return "did not end, not even by SIGKILL"
     if code < 0:
         return _killed(-code)
-    # A shell reports its last command's death like this. Not every signal: git exits 129 on wrong usage.
-    if code - 128 in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGABRT, signal.SIGPIPE}:
+    if code in _DEATHS:
         return f"exit {code}: {_killed(code - 128)}"
-    known = {0: "", 126: "permission denied, or not a program (exit 126)", 127: "command not found (exit 127)"}
-    return known.get(code, f"exit {code}")
+    known = {0: "", 126: "permission denied, or not a program", 127: "command not found"}
+    return f"{known[code]} (exit {code})" if known.get(code) else known.get(code, f"exit {code}")
 
 
 def _killed(signum: int) -> str:
@@ -138,8 +144,8 @@ def _killed(signum: int) -> str:
 
 
 def _words(seconds: float) -> str:
-    if seconds >= 60 and seconds % 60 == 0:
-        return f"{seconds / 60:g} min"
+    if seconds >= _MINUTE and seconds % _MINUTE == 0:
+        return f"{seconds / _MINUTE:g} min"
     return f"{seconds:g} s"
 
 
@@ -161,33 +167,37 @@ class HookRunner(Local):
         super().__init__(Context(Config(lazy=True)))
         self.ending = ""
         """Why the hook was ended: empty, `timed out` or `interrupted`."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._stream = stream
         self._cwd = cwd
         self._limit = limit
         self._grace = grace
         self._cut = cut
         self._output = -1
+        self._readable = select.poll()
+        self._has_proc = group.readable()
         self._kill_at = float("inf")
         self._killed_at = 0.0
         self._begun_ticks = 0
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
-        """Start the shell: own session, no stdin, stdout and stderr in one pipe so that their order stays."""
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-            # With an inherited "ignore" the kernel forgets exit codes, and each failure would look like success.
+        """Start the shell in its own session; stdout and stderr share one pipe, so that their order stays."""
+        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN and _in_main_thread():
+            # Inherited, "ignore" makes the kernel forget exit codes: each failure would look like success.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._output, theirs = os.pipe()
+        os.set_blocking(self._output, False)
+        self._readable.register(self._output, select.POLLIN)
         try:
-            self.process = subprocess.Popen(  # noqa: S603 - the user's own command is what a hook is
-                [shell, "-c", command], env=env, cwd=self._cwd, bufsize=0, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            self._child = self.process = subprocess.Popen(
+                [shell, "-c", command], env=env, cwd=self._cwd, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
             )  # fmt: skip
         except (OSError, ValueError) as exc:
             raise NotStarted(_reason(exc)) from None
+        finally:
+            os.close(theirs)
         self._begun_ticks = group.started(self.process.pid)
-        assert self.process.stdout is not None
-        self._output = self.process.stdout.fileno()
-        os.set_blocking(self._output, False)
 
     def create_io_threads(self) -> tuple[dict[Any, Any], list[str], list[str]]:
         """None: `wait` reads."""
@@ -209,8 +219,8 @@ class HookRunner(Local):
         end = time.monotonic() + DRAIN
         while self._output >= 0 and (left := end - time.monotonic()) > 0:
             self._read(left)
-        if self._exited() and self.process is not None:
-            self.process.wait()
+        if self._exited() and self._child is not None:
+            self._child.wait()
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002 - Invoke's signature
         """Ctrl-C where nobody handles SIGINT: the hook is ended, `wait` goes on."""
@@ -219,22 +229,19 @@ class HookRunner(Local):
     def stop(self) -> None:
         """Leave nothing behind when the wait was broken off by an exception."""
         super().stop()
-        if self.process is None:
-            return
-        if self.process.returncode is None and not self._killed_at:
+        if self._child is not None and self._child.returncode is None and not self._killed_at:
             self._signal(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(LOST)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+                self._child.wait(LOST)
+        self._close()
 
     def returncode(self) -> int | None:
         """As subprocess gives it; null when there is none."""
-        return None if self.process is None else self.process.returncode
+        return None if self._child is None else self._child.returncode
 
     def survivors(self, run_id: str) -> tuple[int, ...]:
         """Living processes that carry this run's id and are no older than the hook."""
-        if self.process is None or not run_id:
+        if self._child is None or not run_id:
             return ()
         found = group.survivors(f"OPSGATE_RUN_ID={run_id}", self._begun_ticks)
         if found:
@@ -253,19 +260,19 @@ class HookRunner(Local):
 
     def _exited(self) -> bool:
         """Whether the shell is gone. It stays unreaped for now, so that its group's number is not given away."""
-        if self.process is None or self.process.returncode is not None:
+        if self._child is None or self._child.returncode is not None:
             return True
-        if not group.readable():
-            return self.process.poll() is not None
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if not self._has_proc:
+            return self._child.poll() is not None
+        return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _group_lives(self) -> bool:
-        if self.process is None:
+        if self._child is None:
             return False
-        if group.readable():
-            return group.living(self.process.pid)
+        if self._has_proc:
+            return group.living(self._child.pid)
         try:
-            os.killpg(self.process.pid, 0)
+            os.killpg(self._child.pid, 0)
         except OSError:
             return False
         return True
@@ -276,10 +283,10 @@ class HookRunner(Local):
         self._signal(signal.SIGTERM)
 
     def _signal(self, signum: int) -> None:
-        if self.process is None:
+        if self._child is None:
             return
         try:
-            os.killpg(self.process.pid, signum)
+            os.killpg(self._child.pid, signum)
         except (ProcessLookupError, PermissionError):
             # Gone already, or run as another user by sudo: the limit still ends the wait.
             return
@@ -289,9 +296,7 @@ class HookRunner(Local):
         if self._output < 0:
             time.sleep(min(seconds, 0.005))
             return
-        poll = select.poll()
-        poll.register(self._output, select.POLLIN)
-        if not poll.poll(seconds * 1000):
+        if not self._readable.poll(seconds * 1000):
             return
         try:
             data = os.read(self._output, 64 * 1024)
@@ -300,7 +305,17 @@ class HookRunner(Local):
         if data:
             self._stream.feed(data)
         else:
+            self._close()
+
+    def _close(self) -> None:
+        if self._output >= 0:
+            self._readable.unregister(self._output)
+            os.close(self._output)
             self._output = -1
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _reason(exc: OSError | ValueError) -> str:

@@ -37,10 +37,10 @@ _COMMAND: Final = re.compile(r"^([^\S\n]*)::|##(?=\[)", re.MULTILINE)
 
 
 def harmless(text: str) -> str:
-    """The text with control and direction characters spelt out and workflow commands broken.
+    r"""The text with control and direction characters spelt out and workflow commands broken.
 
-    Newlines and tabs stay. `::error::` at the start of a line becomes `\\::error::`, and
-    `##[error]` becomes `##\\[error]`: neither is read by a runner any more, from whatever file.
+    Newlines and tabs stay. `::error::` at the start of a line becomes `\::error::`, and
+    `##[error]` becomes `##\[error]`: neither is read by a runner any more, from whatever file.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _broken(_UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text))
@@ -93,8 +93,11 @@ class Log:
         """Whether more text would be kept."""
         return self._room > 0
 
-    def write(self, text: str) -> None:
-        """Append as much as there is room for; the last line then says that it was cut off."""
+    def write(self, text: str, raw: int) -> None:
+        """Append as much as there is room for; the last line then says that it was cut off.
+
+        `raw` is what the hook wrote, in bytes: masking shortens, and the room counts whichever is more.
+        """
         if not self._room or self._path is None:
             return
         try:
@@ -108,7 +111,7 @@ class Log:
                 data = (kept + notice)[: self._room]
                 self._room = 0
             else:
-                self._room -= len(data)
+                self._room -= min(self._room, max(len(data), raw))
             self._file.write(data)
             self._file.flush()
         except OSError as exc:
@@ -140,7 +143,7 @@ class Stream:
         self._redactor = redactor
         self._emit = emit
         self._log = Log(log)
-        self._where = f"see {log.name}" if log else "not kept"
+        self._where = f"; {log.name} keeps the first 16 MiB" if log else ""
         self._share = Share(clock)
         self._reach = redactor.reach
         self._carry = b""
@@ -166,7 +169,7 @@ class Stream:
         cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1
         block, self._carry = data[:cut], data[cut:]
         if block:
-            self._show(self._redactor.scrub(block.decode("utf-8", "replace")))
+            self._show(self._redactor.scrub(block.decode("utf-8", "replace")), len(block))
         if len(self._carry) > LINE + self._reach:
             self._fold()
 
@@ -174,7 +177,7 @@ class Stream:
         """The end of the output: shows what is left and gives the tail, at most 64 KiB of UTF-8."""
         self._resume()
         if self._carry:
-            self._show(self._redactor.scrub(self._carry.decode("utf-8", "replace")))
+            self._show(self._redactor.scrub(self._carry.decode("utf-8", "replace")), len(self._carry))
             self._carry = b""
         tail = "".join(self._tail)
         if self._hidden:
@@ -211,13 +214,14 @@ class Stream:
 
     def _fold(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        folded = len(self._carry)
         head, rest = self._redactor.part(decoder.decode(self._carry))
         self._carry = rest.encode("utf-8", "replace") + decoder.getstate()[0]
-        self._show(head + "\n")
+        self._show(head + "\n", folded - len(self._carry))
 
-    def _show(self, masked: str) -> None:
+    def _show(self, masked: str, raw: int) -> None:
         text = harmless(masked)
-        self._log.write(text)
+        self._log.write(text, raw)
         self._keep(text)
         left = self._share.left()
         if left and self._hidden:
@@ -242,7 +246,7 @@ class Stream:
 
     def _notice(self) -> None:
         amount = f"{self._hidden / 2**20:,.1f} MiB" if self._hidden >= 2**20 else f"{self._hidden:,} bytes"
-        self._say(f"… {amount} more, not shown here ({self._where})")
+        self._say(f"… {amount} more, not shown here{self._where}")
         self._hidden = 0
 
     def _show_end(self, tail: str) -> None:
