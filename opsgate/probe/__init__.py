@@ -1,0 +1,1 @@
+"""One attempt, and the loop of attempts."""

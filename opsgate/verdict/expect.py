@@ -1,0 +1,298 @@
+"""From the facts of one response to healthy, or to what is wrong with it. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from opsgate.verdict.targets import Expectation, Kind, RevisionRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UNHEALTHY_WORDS: Final = frozenset(
+    {"down", "fail", "failed", "error", "unhealthy", "out_of_service", "critical"}
+)
+TEXT_LIMIT: Final = 64 * 1024
+"""`body` and `body_regex` look at this many bytes of the body."""
+_REVISION_LIMIT: Final = 200
+_ABBREVIATED: Final = 7
+_DAY: Final = 86_400.0
+_NOT_JSON: Final = object()
+_MISSING: Final = object()
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """One response that arrived whole."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    """Decoded, 1 MiB at most."""
+    elapsed_ms: float = 0.0
+    tls_not_after: float | None = None
+    """The certificate's end of life, in seconds since the epoch; null without TLS."""
+
+    def header(self, name: str) -> str | None:
+        """The header's value, the values of a repeated one joined by a comma; None without it."""
+        wanted = name.lower()
+        found = [value.strip() for key, value in self.headers if key.lower() == wanted]
+        return ", ".join(found) if found else None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What the response amounts to: healthy where `kind` is null, else what went wrong."""
+
+    kind: Kind | None = None
+    detail: str = ""
+    revision: str | None = None
+
+
+class SearchTimeout(Exception):
+    """A search for `body_regex` was given up. Its text says why."""
+
+
+def search(pattern: str, text: str) -> bool:
+    """Whether the pattern is found; unbounded in time, see `probe.pattern` for one that is not."""
+    return re.search(pattern, text) is not None
+
+
+def examine(
+    expect: Expectation,
+    response: Response,
+    *,
+    rule: RevisionRule,
+    now: float,
+    lenient: bool = False,
+    find: Callable[[str, str], bool] = search,
+) -> Finding:
+    """Hold one response against what is expected of it.
+
+    `now` is in seconds since the epoch. `lenient` is recovery's: status, health document and
+    revision decide, and another expectation that fails is a warning. The revision is judged last,
+    so that `revision` means that all else held. `find` searches a pattern in a text and may raise
+    `SearchTimeout`.
+    """
+    document = _parse(response.body)
+    revision = _revision(expect.revision, response, document)
+    failed = _status(expect, response) or _health_document(document)
+    if failed is not None:
+        return _finding(failed, revision)
+    note = ""
+    failed = next(_other_failures(expect, response, document, now, find), None)
+    if failed is not None:
+        if not lenient:
+            return _finding(failed, revision)
+        note = f"warning: {failed[1]}"
+    kind, about_revision = _judge_revision(expect, rule, revision)
+    detail = about_revision if kind is not None else "; ".join(filter(None, (note, about_revision)))
+    return Finding(kind=kind, detail=detail, revision=revision)
+
+
+def revisions_match(a: str, b: str) -> bool:
+    """Equal, or both hexadecimal, of 7 characters or more, and one begins with the other."""
+    if a == b:
+        return True
+    short, long = sorted((a.lower(), b.lower()), key=len)
+    return (
+        len(short) >= _ABBREVIATED and re.fullmatch("[0-9a-f]+", long) is not None and long.startswith(short)
+    )
+
+
+def quote(text: str, limit: int = 60) -> str:
+    """The text in quotes, on one line, without control characters, and no longer than the limit."""
+    whole = json.dumps(text[: limit + 1], ensure_ascii=False)
+    harmless = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in whole[1:-1])
+    if len(harmless) > limit:
+        return f'"{harmless[:limit]}…"'
+    return f'"{harmless}"'
+
+
+_Failure = tuple[Kind, str]
+
+
+def _finding(failed: _Failure, revision: str | None) -> Finding:
+    return Finding(kind=failed[0], detail=failed[1], revision=revision)
+
+
+def _status(expect: Expectation, response: Response) -> _Failure | None:
+    if any(low <= response.status <= high for low, high in expect.status):
+        return None
+    return "status", f"status {response.status}"
+
+
+def _health_document(document: object) -> _Failure | None:
+    if not isinstance(document, dict):
+        return None
+    for name in ("status", "outcome"):
+        value = document.get(name)
+        if _is_unhealthy(name, value):
+            return "health_document", f"the health document says {name} {quote(str(value))}"
+    return None
+
+
+def _is_unhealthy(name: str, value: object) -> bool:
+    return (
+        name in ("status", "outcome") and isinstance(value, str) and value.strip().lower() in UNHEALTHY_WORDS
+    )
+
+
+def _other_failures(
+    expect: Expectation, response: Response, document: object, now: float, find: Callable[[str, str], bool]
+) -> Iterator[_Failure]:
+    yield from _header_failures(expect, response)
+    if expect.body is not None or expect.body_regex is not None:
+        yield from _text_failures(expect, _text(response), find)
+    yield from _json_failures(expect, document)
+    if expect.max_latency is not None and (allowed := expect.max_latency * 1000) < response.elapsed_ms:
+        yield "latency", f"took {response.elapsed_ms:.0f} ms, at most {allowed:.0f} ms allowed"
+    if expect.tls_days is not None:
+        yield from _certificate_failures(expect.tls_days, response.tls_not_after, now)
+
+
+def _header_failures(expect: Expectation, response: Response) -> Iterator[_Failure]:
+    for name, wanted in expect.headers:
+        seen = response.header(name)
+        if seen is None:
+            yield "header", f"no header {name}"
+        elif seen != wanted.strip():
+            yield "header", f"header {name} is {quote(seen)}, not {quote(wanted)}"
+
+
+def _text_failures(expect: Expectation, text: str, find: Callable[[str, str], bool]) -> Iterator[_Failure]:
+    if expect.body is not None and expect.body not in text:
+        yield "body", f"body does not contain {quote(expect.body)} ({_opening(text)})"
+    if expect.body_regex is not None:
+        try:
+            if not find(expect.body_regex, text):
+                yield "body", f"body does not match {quote(expect.body_regex)} ({_opening(text)})"
+        except SearchTimeout as given_up:
+            yield "body", f"{given_up}: {quote(expect.body_regex)}"
+
+
+def _opening(text: str) -> str:
+    return f"starts with {quote(text)}" if text else "it is empty"
+
+
+def _json_failures(expect: Expectation, document: object) -> Iterator[_Failure]:
+    for path, wanted in expect.json:
+        if document is _NOT_JSON:
+            yield "json", "body is not JSON"
+            return
+        seen = _look_up(document, path)
+        if seen is _MISSING:
+            yield "json", f"json {quote(path)} is missing"
+        elif not _same(seen, wanted):
+            yield "json", f"json {quote(path)} is {_show(seen)}, not {_show(wanted)}"
+
+
+def _certificate_failures(days: float, not_after: float | None, now: float) -> Iterator[_Failure]:
+    if not_after is None:
+        yield "certificate", "no certificate was seen"
+    elif (left := (not_after - now) / _DAY) < days:
+        yield "certificate", f"certificate ends in {left:.1f} days, at least {days:g} wanted"
+
+
+def _judge_revision(expect: Expectation, rule: RevisionRule, seen: str | None) -> tuple[Kind | None, str]:
+    if expect.revision is None:
+        return None, ""
+    if seen is None:
+        unreadable = f"no revision at {quote(expect.revision)}"
+        return ("revision" if rule.expected else None), unreadable
+    if rule.expected and not revisions_match(seen, rule.expected):
+        return "revision", f"runs revision {quote(seen)}, not {quote(rule.expected)}"
+    if rule.forbidden and revisions_match(seen, rule.forbidden):
+        return "revision", f"still runs revision {quote(seen)}"
+    return None, ""
+
+
+def _revision(where: str | None, response: Response, document: object) -> str | None:
+    """What the runtime says it runs; None where it cannot be read."""
+    if where is None:
+        return None
+    source, _, name = where.partition(":")
+    value: object = response.header(name) if source == "header" else _look_up(document, name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = str(value).strip()
+    return text if 0 < len(text) <= _REVISION_LIMIT else None
+
+
+def _text(response: Response) -> str:
+    start = response.body[:TEXT_LIMIT]
+    content_type = response.header("content-type") or ""
+    named = re.search(r"charset\s*=\s*[\"']?([A-Za-z0-9._:-]+)", content_type, re.IGNORECASE)
+    try:
+        return start.decode(named[1] if named else "utf-8", "replace")
+    except (LookupError, ValueError):
+        return start.decode("utf-8", "replace")
+
+
+def _parse(body: bytes) -> object:
+    """The body as JSON, or `_NOT_JSON`. Lenient: a `NaN` must not hide a `DOWN`."""
+    opening = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if not opening or opening not in b'{["-0123456789tfn':
+        return _NOT_JSON
+    try:
+        return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to turn very long digit strings into integers; the document is JSON all the same.
+    return int(digits) if len(digits) < _REVISION_LIMIT else float(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a repeated `status` the unhealthy one counts, else the last."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members.update((name, value) for name, value in pairs if _is_unhealthy(name, value))
+    return members
+
+
+def _look_up(document: object, path: str) -> object:
+    """The value at a dotted path. A key that holds dots is found too: the longest one that fits wins."""
+    if document is _NOT_JSON:
+        return _MISSING
+    if not path:
+        return document
+    if isinstance(document, list):
+        return _look_up_index(document, path)
+    if not isinstance(document, dict):
+        return _MISSING
+    parts = path.split(".")
+    for size in range(len(parts), 0, -1):
+        found = _look_up(document.get(".".join(parts[:size]), _NOT_JSON), ".".join(parts[size:]))
+        if found is not _MISSING:
+            return found
+    return _MISSING
+
+
+def _look_up_index(items: list[Any], path: str) -> object:
+    head, _, rest = path.partition(".")
+    usable = head.isascii() and head.isdigit() and len(head) < _ABBREVIATED
+    return _look_up(items[int(head)], rest) if usable and int(head) < len(items) else _MISSING
+
+
+def _same(seen: object, wanted: object) -> bool:
+    """Strict equality: `true` is not 1, while 1 is 1.0; all the way down."""
+    if isinstance(seen, bool) or isinstance(wanted, bool):
+        return seen is wanted
+    if isinstance(seen, dict) and isinstance(wanted, dict):
+        return seen.keys() == wanted.keys() and all(_same(seen[key], wanted[key]) for key in seen)
+    if isinstance(seen, list | tuple) and isinstance(wanted, list | tuple):
+        return len(seen) == len(wanted) and all(map(_same, seen, wanted))
+    return seen == wanted
+
+
+def _show(value: object) -> str:
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, dict | list | tuple):
+        return "an object" if isinstance(value, dict) else "a list"
+    return json.dumps(value)[:60]
