@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import opsgate.tasks
 from invoke import Collection
 
 import devtasks
+import opsgate.tasks
 
 namespace = Collection.from_module(opsgate.tasks)
 for task in (devtasks.bench, devtasks.docs, devtasks.lint, devtasks.test):
