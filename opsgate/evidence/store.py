@@ -1,0 +1,283 @@
+"""The evidence directory: one record a run, the newest one as `latest.*`, and the ledger.
+
+A run finishes in an order that a crash cannot turn into a lie:
+
+1. the final record is written beside the old one, which says `failed`/`interrupted`;
+2. the ledger's line is appended, with the final record's hash: from here on the run is finished;
+3. the final record takes the old one's place, and `latest.*` follow.
+
+A crash after 2 is completed by the next command (`Store.complete`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import lines, record
+from opsgate.evidence.files import explained, replace_durably, sync_directory, write_durably
+from opsgate.evidence.ledger import GENESIS, Ledger, Line
+from opsgate.evidence.views import env
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opsgate.evidence.record import Evidence, Trigger
+    from opsgate.redact import Redactor
+
+RECORD: Final = "evidence.json"
+FINAL: Final = "evidence.json.final"
+"""A final record that waits for its line in the ledger."""
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_OVERLAPPING: Final = 200
+"""How many of the newest runs may have been cut short: those at work at the same time, and then some."""
+
+
+class Store:
+    """The records under `directory`. What cannot be written or read is an `EvidenceError`."""
+
+    def __init__(self, directory: Path, redactor: Redactor) -> None:
+        self.directory = directory.absolute()
+        self.ledger = Ledger(self.directory / "ledger.jsonl")
+        self._redactor = redactor
+
+    def prepare(self) -> None:
+        """Create the directory, and prove that files in it can be written."""
+        with explained("preparing the evidence directory", self.directory):
+            if not self.directory.exists():
+                self.directory.mkdir(parents=True, exist_ok=True)
+                # A release must not make the work tree dirty that the next one checks.
+                write_durably(self.directory / ".gitignore", b"*\n")
+            probe = self.directory / f".probe-{os.getpid()}"
+            write_durably(probe, b"opsgate can write here\n")
+            probe.unlink()
+            if self.ledger.path.exists():
+                os.close(os.open(self.ledger.path, os.O_RDWR | os.O_CLOEXEC))
+
+    def run_directory(self, run_id: str) -> Path:
+        """Where a run's files are, absolute. A `ConfigurationError` when this cannot be a run id."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise ConfigurationError(
+                f"{run_id!r} is not a run id",
+                "A run id is 1 to 64 of A-Z a-z 0-9 . _ - and does not begin with a dot.",
+            )
+        return self.directory / run_id
+
+    def exists(self, run_id: str) -> bool:
+        """Whether the run has a record, readable or not."""
+        return (self.run_directory(run_id) / RECORD).exists()
+
+    def load(self, run_id: str) -> Evidence:
+        """A run's record; `ConfigurationError` when there is none, `EvidenceError` when it is damaged."""
+        path = self.run_directory(run_id) / RECORD
+        try:
+            return decoded(self.read_bytes(run_id), path)
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"there is no record of run {run_id}: {path} does not exist",
+                "`invoke evidence --history` lists the runs.",
+            ) from None
+
+    def read_bytes(self, run_id: str) -> bytes:
+        """A run's record file. Raises `FileNotFoundError`, and `EvidenceError` for what else goes wrong."""
+        path = self.run_directory(run_id) / RECORD
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(path) from None
+        except OSError as error:
+            raise EvidenceError(f"reading a record failed: {path}: {error.strerror}") from None
+
+    def begin(self, evidence: Evidence, *, continuing: bool = False) -> None:
+        """Write a run's first record; sets `previous`, unless an existing run is continued."""
+        directory = self.run_directory(evidence.run_id)
+        if not continuing:
+            if self.exists(evidence.run_id):
+                raise ConfigurationError(
+                    f"run {evidence.run_id} exists already: {directory / RECORD}",
+                    "Choose another OPSGATE_RUN_ID, or leave it unset.",
+                )
+            evidence.previous = self._before(evidence.run_id)
+        with explained("beginning the record", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            sync_directory(self.directory)
+        self.save(evidence)
+
+    def save(self, evidence: Evidence) -> None:
+        """Replace the run's record, `latest.json` and `latest.env` with what is known now."""
+        path = self.run_directory(evidence.run_id) / RECORD
+        data = record.encode(evidence, self._redactor)
+        with explained("writing the record", path):
+            replace_durably(path, data)
+            with self.ledger.locked():
+                for name, content in _latest(data).items():
+                    replace_durably(self.directory / name, content)
+
+    def finish(self, evidence: Evidence, task: Trigger) -> Line:
+        """Write the final record and its line, in this module's order.
+
+        Where it fails the run stays unfinished, and its old record stands.
+        """
+        directory = self.run_directory(evidence.run_id)
+        data = record.encode(evidence, self._redactor)
+        # The line holds what the file holds, secrets masked.
+        draft = lines.draft(record.decode(data), task, hashlib.sha256(data).hexdigest())
+        waiting = directory / FINAL
+        latest = {self.directory / f".{name}.tmp": content for name, content in _latest(data).items()}
+        with explained("finishing the record", directory / RECORD), self.ledger.locked() as tail:
+            try:
+                for path, content in {waiting: data, **latest}.items():
+                    write_durably(path, content)
+                sync_directory(directory)
+                line = tail.append(draft)
+            except BaseException:
+                _remove(waiting, *latest)
+                raise
+            try:
+                waiting.replace(directory / RECORD)
+            except OSError:
+                tail.cut()
+                _remove(waiting, *latest)
+                raise
+            sync_directory(directory)
+            for path in latest:
+                path.replace(self.directory / path.name[1:].removesuffix(".tmp"))
+            sync_directory(self.directory)
+        return line
+
+    def complete(self) -> None:
+        """Finish what a killed command left half done; costs nothing and writes nothing otherwise."""
+        if self._cut_short() or self._latest_is_stale():
+            with explained("completing what a killed run left", self.directory), self.ledger.locked():
+                for run_id, is_final in self._cut_short():
+                    directory = self.run_directory(run_id)
+                    if is_final:
+                        (directory / FINAL).replace(directory / RECORD)
+                        sync_directory(directory)
+                    else:
+                        (directory / FINAL).unlink()
+                self._refresh_latest()
+
+    def latest(self, environment: str | None = None) -> Evidence | None:
+        """The record of the newest run, of one environment if given; None when there is none."""
+        run_id = self._latest_run_id()
+        if run_id is not None and self.exists(run_id):
+            evidence = self.load(run_id)
+            if environment in {None, evidence.environment}:
+                return evidence
+        begun = [item for item in self.unfinished() if environment in {None, item.environment}]
+        newest = max(begun, key=lambda item: item.started_at, default=None)
+        for line in self.newest_runs():
+            if environment in {None, line.environment} and self.exists(line.run_id):
+                if newest is not None and newest.started_at > line.started_at:
+                    return newest
+                return self.load(line.run_id)
+        return newest
+
+    def newest_runs(self) -> Iterator[Line]:
+        """The newest line of each run, newest first."""
+        seen: set[str] = set()
+        for line in self.ledger.newest_first():
+            if line.run_id not in seen:
+                seen.add(line.run_id)
+                yield line
+
+    def unfinished(self) -> Iterator[Evidence]:
+        """Readable records of runs that no line of the ledger names."""
+        known = {line.run_id for line in self.ledger.read()}
+        for run_id in self.run_ids():
+            if run_id not in known:
+                with suppress(ConfigurationError, EvidenceError):
+                    yield self.load(run_id)
+
+    def run_ids(self) -> list[str]:
+        """The runs that have a directory, sorted."""
+        try:
+            with explained("listing the runs", self.directory), os.scandir(self.directory) as items:
+                return sorted(item.name for item in items if _RUN_ID.fullmatch(item.name) and item.is_dir())
+        except EvidenceError:
+            if not self.directory.exists():
+                return []
+            raise
+
+    def _before(self, run_id: str) -> str | None:
+        """The ledger's last hash before the run, which may have lines while its record was lost."""
+        if (first := self.ledger.first_of(run_id)) is not None:
+            return None if first.prev == GENESIS else first.prev
+        head = self.ledger.head()
+        return head.hash if head else None
+
+    def _latest_run_id(self) -> str | None:
+        try:
+            run_id = msgspec.json.decode((self.directory / "latest.json").read_bytes())["run_id"]
+        except (OSError, msgspec.DecodeError, KeyError, TypeError):
+            return None
+        return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
+
+    def _cut_short(self) -> list[tuple[str, bool]]:
+        """Runs whose final record waits, and whether the ledger says that it counts."""
+        expected: dict[str, str | None] = {}
+        if (latest := self._latest_run_id()) is not None:
+            expected[latest] = None
+        for line, _ in zip(self.newest_runs(), range(_OVERLAPPING), strict=False):
+            expected[line.run_id] = line.sha256
+        found = []
+        for run_id, sha256 in expected.items():
+            with suppress(OSError, ConfigurationError):
+                data = (self.run_directory(run_id) / FINAL).read_bytes()
+                found.append((run_id, hashlib.sha256(data).hexdigest() == sha256))
+        return found
+
+    def _newest_record(self) -> bytes | None:
+        candidates = [self._latest_run_id()]
+        candidates += [line.run_id for line, _ in zip(self.newest_runs(), range(1), strict=False)]
+        for run_id in candidates:
+            with suppress(OSError, ConfigurationError, EvidenceError):
+                if run_id is not None:
+                    data = self.read_bytes(run_id)
+                    decoded(data, self.directory)
+                    return data
+        return None
+
+    def _latest_is_stale(self) -> bool:
+        data = self._newest_record()
+        if data is None:
+            return False
+        try:
+            return any((self.directory / name).read_bytes() != now for name, now in _latest(data).items())
+        except OSError:
+            return True
+
+    def _refresh_latest(self) -> None:
+        data = self._newest_record()
+        for name, content in _latest(data).items() if data else ():
+            replace_durably(self.directory / name, content)
+
+
+def decoded(data: bytes, path: Path) -> Evidence:
+    """The record in a file's bytes, or an `EvidenceError` that names the file and what is wrong."""
+    try:
+        return record.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EvidenceError(
+            f"the record {path} is damaged: {error}",
+            "`invoke evidence --verify` says what else is off; restore the file from a copy.",
+        ) from None
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _latest(data: bytes) -> dict[str, bytes]:
+    """`latest.json` and `latest.env` of a record's bytes."""
+    return {"latest.json": data, "latest.env": env.render(record.decode(data)).encode()}
