@@ -64,7 +64,7 @@ def _lint_commands() -> list[Command]:
         [*_python("ruff"), "check", "."],
         [*_python("ruff"), "format", "--check", "."],
         *([*_python("mypy"), *group] for group in _typed_groups()),
-        [shellcheck, "inv", ".ci/run"],
+        [shellcheck, "inv", ".ci/run", *_present("examples/*/docker/prepare")],
     ]
     workflows = _present(".github/workflows/*.yml")
     actions = _present("action.yml")
