@@ -269,13 +269,13 @@ def _bearer(answer: Answer, host: str) -> Secret:
 def _challenges(header: str) -> dict[str, dict[str, str]]:
     """Read `WWW-Authenticate`: scheme in lower case → its parameters."""
     starts = list(_CHALLENGE.finditer(header))
-    ends = [match.start() for match in starts[1:]] + [len(header)]
+    ends = [*(match.start() for match in starts[1:]), len(header)]
     return {
         match[1].lower(): {
             name.lower(): re.sub(r"\\(.)", r"\1", quoted) or plain
             for name, quoted, plain in _PARAMETER.findall(header[match.end() : end])
         }
-        for match, end in zip(starts, ends, strict=True)
+        for match, end in zip(starts, ends, strict=False)
     }
 
 
