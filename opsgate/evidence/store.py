@@ -27,9 +27,9 @@ from opsgate.evidence.ledger import GENESIS, Ledger, Line
 from opsgate.evidence.views import env
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from opsgate.evidence.record import Evidence, Trigger
+    from opsgate.evidence.record import Evidence, Image, Rollout, Trigger
     from opsgate.redact import Redactor
 
 RECORD: Final = "evidence.json"
@@ -180,6 +180,32 @@ class Store:
                     return newest
                 return self.load(line.run_id)
         return newest
+
+    def last_good(
+        self, environment: str, *, revision: str | None, images: Sequence[Image]
+    ) -> Rollout | None:
+        """See `rollouts.last_good`."""
+        from opsgate.evidence import rollouts
+
+        return rollouts.last_good(self, environment, revision=revision, images=images)
+
+    def passed_rollout(self, environment: str, revision: str) -> Rollout | None:
+        """See `rollouts.passed_rollout`."""
+        from opsgate.evidence import rollouts
+
+        return rollouts.passed_rollout(self, environment, revision)
+
+    def last_rolled_out(self, environment: str) -> Rollout | None:
+        """See `rollouts.last_rolled_out`."""
+        from opsgate.evidence import rollouts
+
+        return rollouts.last_rolled_out(self, environment)
+
+    def automatic_rollbacks(self, environment: str, since: str) -> int:
+        """See `rollouts.automatic_rollbacks`."""
+        from opsgate.evidence import rollouts
+
+        return rollouts.automatic_rollbacks(self, environment, since)
 
     def newest_runs(self) -> Iterator[Line]:
         """The newest line of each run, newest first."""

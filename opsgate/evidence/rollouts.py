@@ -1,0 +1,170 @@
+"""What earlier runs brought out: where the way back leads, and what it leads away from."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence.record import Rollout
+from opsgate.evidence.store import decoded
+from opsgate.verdict.expect import revisions_match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opsgate.evidence.ledger import Line
+    from opsgate.evidence.record import Evidence, Image
+    from opsgate.evidence.store import Store
+
+_GATE_DID_NOT_PASS = frozenset(
+    {
+        "no_urls_configured", "not_gated", "probe_failures", "unstable", "wrong_revision",
+        "observer_offline", "publish_failed", "deploy_failed",
+    }
+)  # fmt: skip
+"""A line with one of these reasons needs no look at its record."""
+
+
+def last_good(
+    store: Store, environment: str, *, revision: str | None, images: Sequence[Image]
+) -> Rollout | None:
+    """The newest run whose gate passed on what it brought out, other than `revision` and `images`.
+
+    A run whose record is missing, damaged or not the one that the ledger knows is passed over.
+    """
+    for rollout in _passed(store, environment):
+        if _differs(rollout, revision, images):
+            return rollout
+    return None
+
+
+def passed_rollout(store: Store, environment: str, revision: str) -> Rollout | None:
+    """The newest run that passed with this revision."""
+    for rollout in _passed(store, environment):
+        if rollout.revision is not None and revisions_match(rollout.revision, revision):
+            return rollout
+    return None
+
+
+def last_rolled_out(store: Store, environment: str) -> Rollout | None:
+    """What was brought out last, whatever came of it: a manual rollback leads away from this.
+
+    A run that was killed counts. One without a readable record is known by its line alone.
+    """
+    candidates: list[tuple[float, str, Rollout]] = []
+    for line in store.newest_runs():
+        if line.environment == environment and (rollout := _brought_out(store, line)) is not None:
+            candidates.append((line.seq, line.started_at, rollout))
+            break
+    for evidence in store.unfinished():
+        if evidence.environment == environment and _is_rollout(evidence):
+            place = _seq_of(store, evidence.previous) + 0.5
+            candidates.append((place, evidence.started_at, _rollout(store, evidence)))
+    return max(candidates, key=lambda item: item[:2], default=(0, "", None))[2]
+
+
+def automatic_rollbacks(store: Store, environment: str, since: str) -> int:
+    """How many runs rolled back by themselves since then (RFC 3339), cut off ones included."""
+    runs: set[str] = set()
+    recent: set[str] = set()
+    for line in store.ledger.read():
+        if line.environment == environment and line.finished_at >= since:
+            recent.add(line.run_id)
+            if line.rollback == "auto":
+                runs.add(line.run_id)
+    cut_off = list(store.unfinished())
+    for run_id in recent - runs:
+        with suppress(EvidenceError, ConfigurationError):
+            evidence = store.load(run_id)
+            if evidence.finished_at is None:
+                cut_off.append(evidence)
+    for evidence in cut_off:
+        rollback = evidence.stages.rollback
+        began = evidence.started_at if rollback.started_at is UNSET else rollback.started_at
+        if (
+            evidence.environment == environment
+            and rollback.attempted is True
+            and rollback.trigger == "auto"
+            and began >= since
+        ):
+            runs.add(evidence.run_id)
+    return len(runs)
+
+
+def _passed(store: Store, environment: str) -> Iterator[Rollout]:
+    for line in store.newest_runs():
+        if line.environment != environment or line.status_reason in _GATE_DID_NOT_PASS:
+            continue
+        evidence = _trusted(store, line)
+        if evidence is not None and evidence.stages.gate.status == "passed" and _is_rollout(evidence):
+            yield _rollout(store, evidence)
+
+
+def _trusted(store: Store, line: Line) -> Evidence | None:
+    """The record that the line is about, if it is still that one."""
+    with suppress(OSError, EvidenceError, ConfigurationError):
+        data = store.read_bytes(line.run_id)
+        if hashlib.sha256(data).hexdigest() == line.sha256:
+            return decoded(data, store.run_directory(line.run_id))
+    return None
+
+
+def _brought_out(store: Store, line: Line) -> Rollout | None:
+    try:
+        evidence = store.load(line.run_id)
+    except (EvidenceError, ConfigurationError):
+        if not line.deployed:
+            return None
+        return Rollout(run_id=line.run_id, revision=line.revision, finished_at=line.finished_at)
+    return _rollout(store, evidence) if _is_rollout(evidence) else None
+
+
+def _is_rollout(evidence: Evidence) -> bool:
+    """It deployed, or its gate passed on a revision that was deployed elsewhere."""
+    gate = evidence.stages.gate
+    return evidence.deployed or (gate.status == "passed" and isinstance(gate.revision, str))
+
+
+def _rollout(store: Store, evidence: Evidence) -> Rollout:
+    pins = store.run_directory(evidence.run_id) / "pins.yaml"
+    return Rollout(
+        run_id=evidence.run_id,
+        revision=evidence.revision,
+        images=tuple(evidence.images),
+        finished_at=evidence.finished_at,
+        tag=evidence.stages.publish.tag or None,
+        pins=str(pins) if pins.is_file() else None,
+    )
+
+
+def _differs(rollout: Rollout, revision: str | None, images: Sequence[Image]) -> bool:
+    """By images, where both have some, or by revision, where both have one.
+
+    What cannot be told from what is being rolled back is no way out of it.
+    """
+    if rollout.revision is None and not rollout.images:
+        return False
+    if revision is None and not images:
+        return True
+    if rollout.images and images and _contents(rollout.images) != _contents(images):
+        return True
+    return (
+        rollout.revision is not None
+        and revision is not None
+        and not revisions_match(rollout.revision, revision)
+    )
+
+
+def _contents(images: Sequence[Image]) -> set[tuple[str, str]]:
+    return {(image.name, image.digest) for image in images}
+
+
+def _seq_of(store: Store, line_hash: str | None) -> int:
+    """Where in the ledger a run began; 0 before the first line."""
+    if line_hash is None:
+        return 0
+    return next((line.seq for line in store.ledger.newest_first() if line.hash == line_hash), 0)
