@@ -132,7 +132,7 @@ def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
 
 
 def test_a_damaged_login_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CredentialsError, match="the login for ghcr.io is damaged") as caught:
+    with pytest.raises(CredentialsError, match=r"the login for ghcr\.io is damaged") as caught:
         configured(tmp_path, {"auths": {"ghcr.io": {"auth": "so-secret!"}}}).find("ghcr.io")
     assert "docker login ghcr.io" in caught.value.hint
     assert "so-secret" not in str(caught.value)
