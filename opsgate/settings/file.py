@@ -154,7 +154,7 @@ def _parsed(path: Path, skip: bytes | None) -> dict[str, Any]:
         raise Mistake("is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as exc:
         raise Mistake(
-            f"is not valid TOML: {exc}", "Text values stand in quotes; a [table] goes on to the next one."
+            f"is not valid TOML: {exc}", "Text stands in quotes; an inline table { … } stands on one line."
         ) from None
     except (RecursionError, ValueError):
         raise Mistake("is not valid TOML: nested too deep, or a number too long") from None
@@ -217,7 +217,7 @@ class _Reader:
             rule = shape.get(name)
             try:
                 if rule is None:
-                    self.problem(path + key_text(name), _misplaced(name, shape))
+                    self.problem(path + key_text(name), _misplaced(name, value, shape))
                 elif isinstance(rule, dict):
                     inner = _table(value, f"[{path}{name}]")
                     for key, item, inner_rule in self.leaves(inner, rule, f"{path}{name}."):
@@ -250,9 +250,11 @@ def _list(value: object) -> list[Any]:
     return value
 
 
-def _misplaced(name: str, shape: Mapping[str, Any]) -> Mistake:
+def _misplaced(name: str, value: object, shape: Mapping[str, Any]) -> Mistake:
     if shape is TOP and name in ENVIRONMENT:
         return Mistake("belongs to an environment", "Write it under [environments.NAME].")
     if shape is ENVIRONMENT and name in TOP:
         return Mistake("belongs to the top of the file", "Write it before the first [table].")
+    if shape is TOP and isinstance(value, dict) and any(key in ENVIRONMENT for key in value):
+        return Mistake("unknown table", f"If it is an environment, write [environments.{key_text(name)}].")
     return Mistake(unknown("key", name, [*shape, "environments"] if shape is TOP else shape))

@@ -152,7 +152,10 @@ def _control(sources: Sources) -> tuple[Target, ...]:
         sources.origins["control_urls"] = name
         judged = [sources.judge("control_urls", name, parse_control, url) for url in given]
         found = [target for target in judged if target is not None]
-    return _numbered(list({urls.normal(target.url): target for target in found}.values()))
+    distinct: dict[str, Target] = {}
+    for target in found:
+        distinct.setdefault(urls.normal(target.url), target)
+    return _numbered(list(distinct.values()))
 
 
 def _numbered(targets: list[Target]) -> tuple[Target, ...]:

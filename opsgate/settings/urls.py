@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -102,8 +103,6 @@ def _ascii_host(parts: SplitResult, seen: str) -> str:
 
 
 def _checked_ipv6(host: str, seen: str) -> str:
-    import ipaddress
-
     try:
         ipaddress.IPv6Address(host.replace("%25", "%"))
     except ValueError:

@@ -19,6 +19,7 @@ HOOKS: Final = {
     "incident": "RUNTIME_INCIDENT_COMMAND",
 }
 _RUNTIME: Final = (*HOOKS.values(), "RUNTIME_HEALTH_URLS", "RUNTIME_HEALTH_TOKEN", "RUNTIME_CONTROL_URLS")
+_PREFIX: Final = "OPSGATE_"
 _READ: Final = frozenset(
     f"OPSGATE_{name}"
     for name in (
@@ -48,9 +49,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each variable that opsgate would not read although its name says so."""
     warnings = []
     for name in sorted(environ):
-        if name.startswith("OPSGATE_") and name not in _READ and name not in _GIVEN_TO_HOOKS:
-            near = nearest(name, _READ)
-            then = f"did you mean {near}?" if near else "it has no effect"
+        if name.startswith(_PREFIX) and name not in _READ and name not in _GIVEN_TO_HOOKS:
+            near = nearest(name.removeprefix(_PREFIX), (known.removeprefix(_PREFIX) for known in _READ))
+            then = f"did you mean {_PREFIX}{near}?" if near else "it has no effect"
             warnings.append(f"{shown(name)[1:-1]}: unknown variable; {then}")
         elif name.startswith("RUNTIME_") and name not in _RUNTIME:
             near = nearest(name, _RUNTIME, _RUNTIME_CUTOFF)
