@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence.record import Rollout
+from opsgate.evidence.record import Rollout, timestamp
 from opsgate.evidence.store import decoded
 from opsgate.verdict.expect import revisions_match
 
@@ -67,12 +67,13 @@ def last_rolled_out(store: Store, environment: str) -> Rollout | None:
     return max(candidates, key=lambda item: item[:2], default=(0, "", None))[2]
 
 
-def automatic_rollbacks(store: Store, environment: str, since: str) -> int:
-    """How many runs rolled back by themselves since then (RFC 3339), cut off ones included."""
+def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
+    """How many runs rolled back by themselves since then (epoch seconds), cut off ones included."""
+    earliest = timestamp(since)
     runs: set[str] = set()
     recent: set[str] = set()
     for line in store.ledger.read():
-        if line.environment == environment and line.finished_at >= since:
+        if line.environment == environment and line.finished_at >= earliest:
             recent.add(line.run_id)
             if line.rollback == "auto":
                 runs.add(line.run_id)
@@ -89,7 +90,7 @@ def automatic_rollbacks(store: Store, environment: str, since: str) -> int:
             evidence.environment == environment
             and rollback.attempted is True
             and rollback.trigger == "auto"
-            and began >= since
+            and began >= earliest
         ):
             runs.add(evidence.run_id)
     return len(runs)

@@ -96,14 +96,13 @@ class Store:
             raise EvidenceError(f"reading a record failed: {path}: {error.strerror}") from None
 
     def begin(self, evidence: Evidence, *, continuing: bool = False) -> None:
-        """Write a run's first record; sets `previous`, unless an existing run is continued."""
+        """Write a run's first record; sets `previous`, unless an existing run is continued.
+
+        A new run with the id of an existing one is a `ConfigurationError`.
+        """
         directory = self.run_directory(evidence.run_id)
         if not continuing:
-            if self.exists(evidence.run_id):
-                raise ConfigurationError(
-                    f"run {evidence.run_id} exists already: {directory / RECORD}",
-                    "Choose another OPSGATE_RUN_ID, or leave it unset.",
-                )
+            self._make_room(evidence.run_id)
             evidence.previous = self._before(evidence.run_id)
         with explained("beginning the record", directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -119,6 +118,16 @@ class Store:
             with self.ledger.locked():
                 for name, content in _latest(data).items():
                     replace_durably(self.directory / name, content)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write another file of a run, whole or not at all."""
+        with explained("writing evidence", path):
+            replace_durably(path, text.encode("utf-8", "replace"))
+
+    def head(self) -> str | None:
+        """The hash of the ledger's newest line."""
+        line = self.ledger.head()
+        return line.hash if line else None
 
     def finish(self, evidence: Evidence, task: Trigger) -> Line:
         """Write the final record and its line, in this module's order.
@@ -154,7 +163,7 @@ class Store:
 
     def complete(self) -> None:
         """Finish what a killed command left half done; costs nothing and writes nothing otherwise."""
-        if self._cut_short() or self._latest_is_stale():
+        if self._cut_short() or self._stale():
             with explained("completing what a killed run left", self.directory), self.ledger.locked():
                 for run_id, is_final in self._cut_short():
                     directory = self.run_directory(run_id)
@@ -163,7 +172,8 @@ class Store:
                         sync_directory(directory)
                     else:
                         (directory / FINAL).unlink()
-                self._refresh_latest()
+                for name, content in self._stale().items():
+                    replace_durably(self.directory / name, content)
 
     def latest(self, environment: str | None = None) -> Evidence | None:
         """The record of the newest run, of one environment if given; None when there is none."""
@@ -181,9 +191,7 @@ class Store:
                 return self.load(line.run_id)
         return newest
 
-    def last_good(
-        self, environment: str, *, revision: str | None, images: Sequence[Image]
-    ) -> Rollout | None:
+    def last_good(self, environment: str, *, revision: str | None, images: Sequence[Image]) -> Rollout | None:
         """See `rollouts.last_good`."""
         from opsgate.evidence import rollouts
 
@@ -201,7 +209,7 @@ class Store:
 
         return rollouts.last_rolled_out(self, environment)
 
-    def automatic_rollbacks(self, environment: str, since: str) -> int:
+    def automatic_rollbacks(self, environment: str, since: float) -> int:
         """See `rollouts.automatic_rollbacks`."""
         from opsgate.evidence import rollouts
 
@@ -233,12 +241,27 @@ class Store:
                 return []
             raise
 
+    def _make_room(self, run_id: str) -> None:
+        """Refuse to overwrite a run; a record that nobody can read is put aside."""
+        path = self.run_directory(run_id) / RECORD
+        if not path.exists():
+            return
+        try:
+            self.load(run_id)
+        except EvidenceError:
+            with explained("putting a damaged record aside", path):
+                path.replace(path.with_name(f"{RECORD}.damaged"))
+        else:
+            raise ConfigurationError(
+                f"run {run_id} exists already: {path}",
+                "Choose another OPSGATE_RUN_ID, or leave it unset.",
+            )
+
     def _before(self, run_id: str) -> str | None:
         """The ledger's last hash before the run, which may have lines while its record was lost."""
         if (first := self.ledger.first_of(run_id)) is not None:
             return None if first.prev == GENESIS else first.prev
-        head = self.ledger.head()
-        return head.hash if head else None
+        return self.head()
 
     def _latest_run_id(self) -> str | None:
         try:
@@ -261,6 +284,19 @@ class Store:
                 found.append((run_id, hashlib.sha256(data).hexdigest() == sha256))
         return found
 
+    def _stale(self) -> dict[str, bytes]:
+        """What `latest.*` should hold, where a crash explains that they do not.
+
+        A finished `latest.json` that differs from its record was edited: that is for `--verify` to say.
+        """
+        if (data := self._newest_record()) is None:
+            return {}
+        wanted = _latest(data)
+        shown = {name: _content(self.directory / name) for name in wanted}
+        if shown["latest.json"] is not None and not _is_unfinished(shown["latest.json"]):
+            del wanted["latest.json"]
+        return {name: content for name, content in wanted.items() if shown[name] != content}
+
     def _newest_record(self) -> bytes | None:
         candidates = [self._latest_run_id()]
         candidates += [line.run_id for line, _ in zip(self.newest_runs(), range(1), strict=False)]
@@ -272,20 +308,6 @@ class Store:
                     return data
         return None
 
-    def _latest_is_stale(self) -> bool:
-        data = self._newest_record()
-        if data is None:
-            return False
-        try:
-            return any((self.directory / name).read_bytes() != now for name, now in _latest(data).items())
-        except OSError:
-            return True
-
-    def _refresh_latest(self) -> None:
-        data = self._newest_record()
-        for name, content in _latest(data).items() if data else ():
-            replace_durably(self.directory / name, content)
-
 
 def decoded(data: bytes, path: Path) -> Evidence:
     """The record in a file's bytes, or an `EvidenceError` that names the file and what is wrong."""
@@ -296,6 +318,20 @@ def decoded(data: bytes, path: Path) -> Evidence:
             f"the record {path} is damaged: {error}",
             "`invoke evidence --verify` says what else is off; restore the file from a copy.",
         ) from None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_unfinished(data: bytes) -> bool:
+    try:
+        return record.decode(data).finished_at is None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _remove(*paths: Path) -> None:
