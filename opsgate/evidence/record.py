@@ -8,16 +8,16 @@ not run holds nothing but `status: skipped`, so every other field of a stage may
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from opsgate import __version__
-from opsgate.redact import Redactor
+from opsgate.redact import Redactor, mask_url
 from opsgate.verdict.targets import Attempt, Policy, Target
 
-SCHEMA = "opsgate/evidence/v1"
+SCHEMA: Final = "opsgate/evidence/v1"
 
 Status = Literal["passed", "failed", "skipped"]
 StageStatus = Literal["passed", "failed", "skipped", "interrupted"]
@@ -89,7 +89,7 @@ class TargetResult(msgspec.Struct, kw_only=True):
         """A target without attempts."""
         return cls(
             name=target.name,
-            url=target.url,
+            url=None if target.url is None else mask_url(target.url),
             required=target.required,
             healthy=False,
             first_healthy_ms=None,

@@ -35,7 +35,9 @@ class NamedImage(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None
 
     def __str__(self) -> str:
-        return f"{self.name}={self.reference}@{self.digest}" if self.digest else f"{self.name}={self.reference}"
+        return (
+            f"{self.name}={self.reference}@{self.digest}" if self.digest else f"{self.name}={self.reference}"
+        )
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):

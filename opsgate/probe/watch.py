@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from opsgate.probe.kinds import Reply
 from opsgate.probe.retry import Pace
-from opsgate.verdict.judge import Failed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
+from opsgate.verdict.judge import Run, Verdict, Waiting, decide, latest_start_ms, may_settle
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 TURN = 0.1  # s; the longest the loop waits before it asks `check` again
+LAST_CHANCE = 100.0  # ms that the last attempt of a run needs to be answered in time
 LAST_REPLIES = 0.1  # s after the deadline in which attempts that it cut off still report
 
 Probe = Callable[[Target, float, int], Reply]
@@ -102,16 +101,11 @@ class Lane:
                 self.due_ms = max(soak_end, reply.attempt.end_ms)
 
 
-class Watched(msgspec.Struct, frozen=True):
-    """What came of it: the verdict, and each target's lane in the order given."""
-
-    verdict: Verdict
-    lanes: tuple[Lane, ...]
-    control: tuple[Lane, ...]
-
-
 class Watch:
-    """One gate's probing. `targets` and `control` keep their order; at least one is required."""
+    """One gate's probing; at least one of the targets is required.
+
+    `lanes` and `control` hold what is known of each target, in the order given, at any time.
+    """
 
     def __init__(
         self,
@@ -125,24 +119,23 @@ class Watch:
         on_attempt: Callable[[int, Attempt, Run], None] = lambda _index, _attempt, _run: None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        pace = Pace.begin(policy, latest_ms=latest_start_ms(policy), rng=rng)
+        pace = Pace(interval_ms=policy.interval * 1000, deadline_ms=policy.deadline * 1000, latest_ms=latest_start_ms(policy) - LAST_CHANCE, rng=rng)
         self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
         self._deadline = policy.deadline * 1000
-        self._lanes = tuple(Lane(target, pace) for target in targets)
-        self._required = tuple(lane for lane in self._lanes if lane.target.required)
-        self._control = tuple(Lane(target, pace) for target in control)
-        self._active: tuple[Lane, ...] = self._lanes
+        self.lanes = tuple(Lane(target, pace) for target in targets)
+        self.control = tuple(Lane(target, pace) for target in control)
+        self._required = tuple(lane for lane in self.lanes if lane.target.required)
+        self._active = self.lanes
         self._soak_end: float | None = None
 
-    def run(self) -> Watched:
+    def run(self) -> Verdict:
         """Probe until there is a verdict; `check` is asked many times a second and may raise."""
         verdict: Verdict = Waiting()
         while isinstance(verdict, Waiting):
             self._check()
             now = self._crew.now_ms()
             if now >= self._deadline:
-                verdict = self._at_deadline()
-                break
+                return self._at_deadline()
             self._begin_control(now)
             self._dispatch(now)
             arrived = self._crew.next_reply(min(TURN, (self._wake_ms() - now) / 1000))
@@ -150,12 +143,12 @@ class Watch:
                 verdict = self._take(*arrived)
             elif self._control_under_way():
                 verdict = self._judge(self._crew.now_ms())
-        return Watched(verdict, self._lanes, self._control)
+        return verdict
 
     def _take(self, index: int, reply: Reply) -> Verdict:
         lane = self._active[index]
         lane.take(reply, self._policy)
-        if index < len(self._lanes):
+        if index < len(self.lanes):
             self._on_attempt(index, reply.attempt, lane.run)
             if not lane.target.required or not may_settle(lane.run, self._policy):
                 return Waiting()
@@ -166,7 +159,7 @@ class Watch:
             [lane.run for lane in self._required],
             self._policy,
             now_ms=now_ms,
-            control=[lane.run for lane in self._control],
+            control=[lane.run for lane in self.control],
         )
         if isinstance(verdict, Waiting) and verdict.probe_at_ms != self._soak_end:
             self._soak_end = verdict.probe_at_ms
@@ -179,12 +172,14 @@ class Watch:
             if lane.busy_since_ms is not None:
                 continue
             overdue = soaked and lane.target.required and lane.run.last_ms < (self._soak_end or 0.0)
-            if lane.due_ms <= now or (overdue and index < len(self._lanes)):
+            if lane.due_ms <= now or (overdue and index < len(self.lanes)):
                 lane.busy_since_ms = now
                 self._crew.start(index, lane.target, self._policy.attempt_timeout, self._deadline)
 
     def _wake_ms(self) -> float:
-        due = min((lane.due_ms for lane in self._active if lane.busy_since_ms is None), default=self._deadline)
+        due = min(
+            (lane.due_ms for lane in self._active if lane.busy_since_ms is None), default=self._deadline
+        )
         if self._soak_end is not None and self._soak_end > self._crew.now_ms():
             due = min(due, self._soak_end)
         return min(due, self._deadline)
@@ -194,16 +189,16 @@ class Watch:
 
         An attempt that hangs until the deadline must leave them their time, hence the quarter.
         """
-        if not self._control or self._control_under_way():
+        if not self.control or self._control_under_way():
             return
         runs = [lane.run for lane in self._required]
         if all(run.blind for run in runs) and (
             all(run.attempts for run in runs) or now >= self._deadline / 4
         ):
-            self._active = self._lanes + self._control
+            self._active = self.lanes + self.control
 
     def _control_under_way(self) -> bool:
-        return len(self._active) > len(self._lanes)
+        return len(self._active) > len(self.lanes)
 
     def _at_deadline(self) -> Verdict:
         """Let the attempts that the deadline cut off report, then decide for good."""
@@ -219,18 +214,21 @@ class Watch:
         return self._judge(math.inf)
 
 
-def look(targets: Sequence[Target], limit_s: float, crew: Crew) -> list[Attempt]:
+def look(
+    targets: Sequence[Target], limit_s: float, crew: Crew, *, check: Callable[[], None] = lambda: None
+) -> list[Attempt]:
     """One attempt of each target, all at once: what the runtime answers now."""
     for index, target in enumerate(targets):
         crew.start(index, target, limit_s, limit_s * 1000)
     attempts = [_abandoned(0.0, limit_s * 1000).attempt for _ in targets]
     missing = set(range(len(targets)))
-    while missing:
-        arrived = crew.next_reply(limit_s + LAST_REPLIES - crew.now_ms() / 1000)
-        if arrived is None:
-            break
-        attempts[arrived[0]] = arrived[1].attempt
-        missing.discard(arrived[0])
+    until_ms = (limit_s + LAST_REPLIES) * 1000
+    while missing and crew.now_ms() < until_ms:
+        check()
+        arrived = crew.next_reply(min(TURN, (until_ms - crew.now_ms()) / 1000))
+        if arrived:
+            attempts[arrived[0]] = arrived[1].attempt
+            missing.discard(arrived[0])
     return attempts
 
 
@@ -243,6 +241,3 @@ def _abandoned(since_ms: float, now_ms: float) -> Reply:
         detail="no answer by the deadline",
     )
     return Reply(attempt, None)
-
-
-__all__ = ["Crew", "Failed", "Lane", "Probe", "Threads", "Watch", "Watched", "look"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,8 +48,15 @@ class Session:
         self.settings, self.record, self.store = settings, record, store
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
         self.evidence_error: EvidenceError | None = None
-        self.revision_given = bool(settings.revision or record.revision)
-        """A flag, a variable or the run that is continued said which revision to judge."""
+        self.judges_revision = bool(settings.revision or record.revision)
+        """A flag, a variable, the run that is continued, or a rollout of our own says which revision is due."""
+        record.revision = settings.revision or record.revision
+
+    def judge_revision(self) -> None:
+        """This run rolls something out: without a better name, its revision is the commit's."""
+        self.judges_revision = True
+        if not self.record.revision:
+            self.record.revision = commit_revision(self.environ, self.settings.directory)
 
     @property
     def directory(self) -> Path:
@@ -101,8 +109,8 @@ class Session:
     ) -> tuple[Command, hooks.Outputs]:
         """Run one command of a hook to its end, its limit, or the end of this run.
 
-        `deploying` takes the place of the run's own revision, images, pins and tag. Raises
-        `HookOutputError` when the hook succeeded and left something unusable.
+        `deploying` takes the place of the run's own revision, images, pins and tag. A publish or deploy
+        hook that left something unusable counts as failed.
         """
         with tempfile.TemporaryDirectory(prefix="opsgate-") as scratch:
             output = Path(scratch) / "output"
@@ -128,7 +136,12 @@ class Session:
                 explanation=finished.explanation,
                 survivors=list(finished.survivors),
             )
-            outputs = hooks.read_outputs(output) if finished.succeeded else hooks.Outputs()
+            outputs = hooks.Outputs()
+            if finished.succeeded and name in {"publish", "deploy"}:
+                try:
+                    outputs = hooks.read_outputs(output)
+                except hooks.HookOutputError as error:
+                    done.explanation = str(error)
         for key in outputs.unknown:
             self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
         return done, outputs
@@ -161,6 +174,24 @@ class Session:
             failed_urls=record.failed_urls if told else (),
             last_good=earlier(last_good) if last_good else hooks.Earlier(),
         )
+
+
+def commit_revision(environ: Mapping[str, str], directory: Path) -> str | None:
+    """The commit's first 12 characters: `GITHUB_SHA`, else what git says of `directory`; None without either."""
+    sha = environ.get("GITHUB_SHA", "")
+    if not sha:
+        try:
+            sha = subprocess.run(
+                ["git", "rev-parse", "HEAD"],
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+    return sha[:12] or None
 
 
 def earlier(rollout: Rollout) -> hooks.Earlier:

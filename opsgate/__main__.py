@@ -1,0 +1,5 @@
+"""`python -m opsgate`."""
+
+from opsgate.program import main
+
+main()

@@ -1,0 +1,25 @@
+"""What `invoke --help TASK` says of each flag, with its default."""
+
+from __future__ import annotations
+
+COMMON = {
+    "env": "environment of the configuration file (default: OPSGATE_ENV, its default_environment, or 'default')",
+    "evidence-dir": "where evidence is kept (default: artifacts/rollout)",
+    "json": "print the evidence record as one JSON document on stdout (default: a short summary)",
+}
+POLICY = {
+    "deadline": "the verdict is given by then, for example 90s or 2m (default: 2m)",
+    "soak": "how long all required targets must stay healthy, may be 0 (default: 15s)",
+    "interval": "time between attempts at a healthy target (default: 250ms)",
+    "attempt-timeout": "hard limit of one attempt, everything included (default: 5s)",
+    "successes": "healthy attempts in a row that a pass needs at least (default: 3)",
+    "flaps": "how often a target may lose health before it counts as unstable (default: 2)",
+}
+GATE = {
+    "url": "required URL to probe, repeatable; replaces the configured ones (default: those of the environment)",
+    **POLICY,
+    "revision": "revision being released (default: OPSGATE_REVISION, what a hook left, or the commit)",
+    "rollback": "roll back by itself when the gate fails (default: yes, if one is configured)",
+    "fail-on-skipped": "exit 1 when nothing was validated (default: exit 0)",
+    **COMMON,
+}

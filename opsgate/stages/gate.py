@@ -1,0 +1,23 @@
+"""The gate: probe the required targets, and say passed, failed or skipped."""
+
+from __future__ import annotations
+
+from opsgate.stages import probing
+from opsgate.stages.session import Session
+from opsgate.verdict.targets import RevisionRule
+
+
+def run(session: Session) -> None:
+    """Decide. The verdict goes into the gate's stage and becomes the run's."""
+    record = session.record
+    with session.stage("gate", record.stages.gate) as gate:
+        if not probing.required(session.settings.targets):
+            gate.status, gate.status_reason = "skipped", "no_urls_configured"
+            gate.targets = probing.baseline(session)
+        else:
+            expected = record.revision if session.judges_revision else None
+            probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")
+        record.status = "failed" if gate.status == "interrupted" else gate.status
+        record.status_reason = gate.status_reason or "interrupted"
+        record.failed_urls = probing.failed_names(gate.targets or [])
+        record.attempt_count = sum(len(target.attempts) for target in gate.targets or [])

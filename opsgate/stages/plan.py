@@ -1,0 +1,67 @@
+"""`--dry-run`: what would be done, in order, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from opsgate.settings import Settings, describe
+from opsgate.stages import publish
+from opsgate.stages.rollback import Route
+
+
+def render(settings: Settings, *, skip: frozenset[str], as_json: bool) -> str:
+    """The plan of a release."""
+    hooks = settings.hooks
+    order = [_step("preflight", hooks.rollback_check, "the way back; what each target answers now")]
+    if publish.configured(settings) and "publish" not in skip:
+        order.append(_step("publish", hooks.publish, "docker compose build and push, digests, pins"))
+    if hooks.deploys and "deploy" not in skip:
+        order.append(_step("deploy", hooks.deploy, "docker compose up -d with the pins"))
+    order.append(_step("gate", None, _gate(settings)))
+    if hooks.rolls_back and settings.rollback:
+        commands = hooks.rollback or (hooks.deploy or "docker compose up -d",)
+        what = "when the gate or the deploy failed, then probe again"
+        order += [_step("rollback", command, what) for command in commands]
+    return _plan(settings, order, as_json=as_json)
+
+
+def render_rollback(settings: Settings, route: Route, *, as_json: bool) -> str:
+    """The plan of a manual rollback."""
+    hooks = settings.hooks
+    leads = f"to {route.to.revision or route.to.run_id}" if route.to else "to where the command leads"
+    commands = hooks.rollback or (hooks.deploy or "docker compose up -d",)
+    order = [_step("rollback", command, leads) for command in commands]
+    order.append(_step("recovery", None, _gate(settings)))
+    return _plan(settings, order, as_json=as_json)
+
+
+def _step(stage: str, command: str | None, what: str) -> dict[str, str | None]:
+    return {"stage": stage, "command": command, "what": what}
+
+
+def _gate(settings: Settings) -> str:
+    required = [target.name for target in settings.targets if target.required]
+    return f"probe {', '.join(required)}" if required else "skipped: NOT VALIDATED, no URL is configured"
+
+
+def _plan(settings: Settings, order: list[dict[str, str | None]], *, as_json: bool) -> str:
+    scrub = settings.redactor.scrub_value
+    rows: list[tuple[str, str, str]] = [(row[0], row[1], row[2]) for row in describe(settings)]
+    if as_json:
+        document: dict[str, Any] = {
+            "environment": settings.environment,
+            "configuration": [dict(zip(("key", "value", "origin"), row, strict=True)) for row in rows],
+            "order": order,
+        }
+        return msgspec.json.format(msgspec.json.encode(scrub(document)), indent=2).decode() + "\n"
+    lines = [f"Plan for {settings.environment} (nothing is run)", "", "Configuration"]
+    width = max(len(key) for key, _, _ in rows)
+    lines += [f"  {key:<{width}}  {value}  ({origin})" for key, value, origin in rows]
+    lines += ["", "Order"]
+    for number, step in enumerate(order, 1):
+        lines.append(f"  {number}. {step['stage']}: {step['what']}")
+        if step["command"]:
+            lines.append(f"     $ {step['command']}")
+    return str(settings.redactor.scrub("\n".join(lines))) + "\n"

@@ -1,0 +1,96 @@
+"""Settings' targets probed and judged, for the gate and for the recovery check alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from opsgate.evidence.record import Gate, TargetResult
+from opsgate.probe.kinds import Prober
+from opsgate.probe.watch import Lane, Threads, Watch, look
+from opsgate.stages.session import Session
+from opsgate.verdict.judge import Failed, Passed, Verdict, fold
+from opsgate.verdict.targets import Policy, RevisionRule, Target
+
+
+def required(targets: Sequence[Target]) -> bool:
+    """Whether any target decides."""
+    return any(target.required for target in targets)
+
+
+def probe(session: Session, gate: Gate, *, rule: RevisionRule, label: str, lenient: bool = False) -> Verdict:
+    """Probe all targets until there is a verdict, and fill in `gate`.
+
+    The attempts are kept even when the run is interrupted meanwhile.
+    """
+    settings, reporter = session.settings, session.reporter
+    gate.policy, gate.revision = settings.policy, rule.expected
+    gate.targets = [TargetResult.untried(target) for target in settings.targets]
+    gate.control = []
+    prober = _prober(session, rule=rule, lenient=lenient)
+    crew = Threads(prober)
+    watch = Watch(
+        settings.targets,
+        settings.policy,
+        crew,
+        control=settings.control,
+        check=session.halt.check,
+        on_attempt=reporter.attempt,
+    )
+    reporter.probing(settings.targets, settings.policy, label)
+    try:
+        verdict = watch.run()
+    finally:
+        crew.close()
+        gate.targets = [result_of(lane, settings.policy) for lane in watch.lanes]
+        gate.control = [result_of(lane, settings.policy) for lane in watch.control if lane.attempts]
+    reporter.probed(verdict)
+    gate.status = "passed" if isinstance(verdict, Passed) else "failed"
+    gate.status_reason = verdict.reason if isinstance(verdict, Failed) else "all_probes_healthy"
+    return verdict
+
+
+def baseline(session: Session, limit: float | None = None) -> list[TargetResult]:
+    """One attempt of each target: what the runtime answers now. Judges no revision."""
+    settings = session.settings
+    if not settings.targets:
+        return []
+    policy = settings.policy
+    crew = Threads(_prober(session, rule=RevisionRule(), lenient=False))
+    attempts = look(settings.targets, limit or policy.attempt_timeout, crew, check=session.halt.check)
+    crew.close()
+    once = msgspec.structs.replace(policy, successes=1, soak=0.0)
+    results = []
+    for target, attempt in zip(settings.targets, attempts, strict=True):
+        run = fold([attempt], once)
+        result = TargetResult.untried(target)
+        result.healthy, result.first_healthy_ms, result.attempts = attempt.ok, run.first_healthy_ms, [attempt]
+        results.append(result)
+    return results
+
+
+def result_of(lane: Lane, policy: Policy) -> TargetResult:
+    """A lane of the loop as it stands in the record."""
+    result = TargetResult.untried(lane.target)
+    result.healthy = lane.run.is_healthy(policy)
+    result.first_healthy_ms = lane.run.first_healthy_ms
+    result.flaps = lane.run.flaps
+    result.attempts = list(lane.attempts)
+    return result
+
+
+def failed_names(targets: Sequence[TargetResult]) -> list[str]:
+    """The URLs of required targets that were not healthy; a command target by its name."""
+    return [target.url or target.name for target in targets if target.required and not target.healthy]
+
+
+def _prober(session: Session, *, rule: RevisionRule, lenient: bool) -> Prober:
+    return Prober(
+        environ=session.environ,
+        rule=rule,
+        lenient=lenient,
+        token=session.settings.token,
+        redactor=session.redactor,
+        cwd=session.settings.directory,
+    )

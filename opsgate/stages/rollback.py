@@ -1,0 +1,202 @@
+"""The way back, by itself after a failed gate or deploy, or because a person asked; and its proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
+
+import msgspec
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence.record import Command, Gate, Rollback, Rollout, Withheld, timestamp
+from opsgate.evidence.store import Store
+from opsgate.settings import Settings
+from opsgate.stages import probing
+from opsgate.stages.session import Session
+from opsgate.verdict.expect import revisions_match
+from opsgate.verdict.judge import Passed
+from opsgate.verdict.targets import RevisionRule
+
+DAY = 24 * 3600
+
+
+def automatic(session: Session) -> None:
+    """After a failed gate or deploy: roll back, unless that is not configured or withheld."""
+    if not session.settings.hooks.rolls_back:
+        return
+    record = session.record
+    leaving = Rollout(run_id=record.run_id, revision=record.revision, images=tuple(record.images))
+    last_good = session.store.last_good(record.environment, revision=record.revision, images=record.images)
+    stage = _begin(session, trigger="auto", reason=None, last_good=last_good)
+    stage.withheld = _withheld(session, last_good)
+    if stage.withheld:
+        session.reporter.warn(f"rollback withheld: {stage.withheld}")
+        session.save()
+        return
+    _roll_back(session, stage, leaving=leaving, verify=True)
+
+
+def manual(session: Session, *, to: str | None, reason: str | None, verify: bool) -> None:
+    """Because a person asked, whatever the gate says. Decides the run's status.
+
+    Raises `ConfigurationError` when `to` names no revision that has passed.
+    """
+    record = session.record
+    way = route(session.settings, to)
+    if way.leaving and not record.revision:
+        record.revision, record.images = way.leaving.revision, list(way.leaving.images)
+    stage = _begin(session, trigger="manual", reason=reason, last_good=way.to)
+    if way.to is None and session.settings.hooks.redeploy:
+        stage.withheld = "no_last_good"
+        record.status, record.status_reason = "failed", "rollback_failed"
+        return
+    _roll_back(session, stage, leaving=way.leaving, verify=verify)
+    session.halt.check()
+    if not stage.succeeded:
+        record.status, record.status_reason = "failed", "rollback_failed"
+    elif stage.recovered is None:
+        record.status, record.status_reason = "skipped", "recovery_unverified"
+    elif stage.recovered:
+        record.status, record.status_reason = "passed", "recovered"
+    else:
+        record.status, record.status_reason = "failed", "not_recovered"
+
+
+def require(settings: Settings) -> None:
+    """Raise `ConfigurationError` where no rollback is configured."""
+    if not settings.hooks.rolls_back:
+        raise ConfigurationError(
+            f"environment {settings.environment} has no rollback",
+            "set rollback in opsgate.toml, or RUNTIME_ROLLBACK_COMMAND",
+        )
+
+
+class Route(msgspec.Struct, frozen=True):
+    """From what was rolled out last to what a rollback brings back; each None where unknown."""
+
+    leaving: Rollout | None
+    to: Rollout | None
+
+
+def route(settings: Settings, to: str | None = None) -> Route:
+    """The way back by the ledger: to the run that passed with revision `to`, else to the last good one.
+
+    Evidence that cannot be read leaves both ends unknown: it never stops a person. Raises
+    `ConfigurationError` when `to` names no revision that has passed.
+    """
+    store = Store(settings.evidence_dir, settings.redactor)
+    leaving = last_good = None
+    with suppress(EvidenceError):
+        leaving = store.last_rolled_out(settings.environment)
+        if to is not None:
+            last_good = store.passed_rollout(settings.environment, to)
+        else:
+            last_good = store.last_good(
+                settings.environment,
+                revision=leaving.revision if leaving else None,
+                images=leaving.images if leaving else (),
+            )
+    if to is not None and last_good is None:
+        raise ConfigurationError(
+            f"--to {to}: no run of {settings.environment} with this revision has passed",
+            "see what has: opsgate evidence --history --status passed",
+        )
+    return Route(leaving, last_good)
+
+
+def _last_good(session: Session) -> Rollout | None:
+    """The last good release; unknown when the evidence that tells cannot be read."""
+    record = session.record
+    try:
+        return session.store.last_good(record.environment, revision=record.revision, images=record.images)
+    except EvidenceError as error:
+        session.reporter.warn(f"the last good release is unknown: {error.message}")
+        return None
+
+
+def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:
+    settings, record = session.settings, session.record
+    if not settings.rollback:
+        return "no_rollback"
+    if record.status_reason == "observer_offline":
+        return "observer_offline"
+    if settings.hooks.redeploy and last_good is None:
+        return "no_last_good"
+    try:
+        recent = session.store.automatic_rollbacks(record.environment, since=time.time() - DAY)
+    except EvidenceError:
+        recent = 0
+    return "circuit_open" if recent >= settings.max_rollbacks_per_day else None
+
+
+def _begin(
+    session: Session, *, trigger: Literal["auto", "manual"], reason: str | None, last_good: Rollout | None
+) -> Rollback:
+    stage = session.record.stages.rollback = Rollback(
+        attempted=False,
+        withheld=None,
+        trigger=trigger,
+        reason=reason,
+        succeeded=None,
+        recovered=None,
+        exit_code=None,
+        commands=[],
+        last_good=last_good,
+    )
+    return stage
+
+
+def _roll_back(session: Session, stage: Rollback, *, leaving: Rollout | None, verify: bool) -> None:
+    session.halt.check()
+    with session.stage("rollback", stage):
+        stage.attempted = True
+        session.save()
+        with session.halt.shielded():
+            stage.commands = list(_chain(session, stage.last_good or None))
+        last = stage.commands[-1]
+        stage.exit_code, stage.succeeded = last.exit_code, not last.explanation
+        stage.status = "passed" if stage.succeeded else "failed"
+        if session.halt.pending() or not stage.succeeded:
+            return
+        if verify and probing.required(session.settings.targets):
+            stage.recovered = _recovered(session, stage, leaving)
+            stage.status = "passed" if stage.recovered else "failed"
+
+
+def _chain(session: Session, last_good: Rollout | None) -> Sequence[Command]:
+    """Run the chain until one command succeeds; nothing more is started once the run has to stop."""
+    hooks, done = session.settings.hooks, []
+    redeploying = last_good if hooks.redeploy else None
+    for command in (hooks.deploy or "",) if hooks.redeploy else hooks.rollback:
+        result, _ = session.run_hook(
+            "rollback",
+            command,
+            limit=session.settings.timeouts.rollback,
+            last_good=last_good,
+            deploying=redeploying,
+        )
+        done.append(result)
+        session.record.stages.rollback.commands = done
+        session.save()
+        if not result.explanation or session.halt.pending():
+            break
+    return done
+
+
+def _recovered(session: Session, stage: Rollback, leaving: Rollout | None) -> bool | None:
+    """Probe again. The revision that failed must be gone, unless the way back led to that very one."""
+    last_good = stage.last_good or None
+    forbidden = leaving.revision if leaving else None
+    if forbidden and last_good and last_good.revision and revisions_match(forbidden, last_good.revision):
+        forbidden = None
+    stage.recovery = Gate(status="interrupted", started_at=timestamp(time.time()))
+    began = time.monotonic()
+    try:
+        verdict = probing.probe(
+            session, stage.recovery, rule=RevisionRule(forbidden=forbidden), label="recovery", lenient=True
+        )
+    finally:
+        stage.recovery.duration_ms = round((time.monotonic() - began) * 1000)
+    return isinstance(verdict, Passed)
