@@ -259,7 +259,7 @@ class HookRunner(Local):
         return not self.ending or not self._group_lives()
 
     def _exited(self) -> bool:
-        """Whether the shell is gone. It stays unreaped for now, so that its group's number is not given away."""
+        """Whether the shell is gone. It stays unreaped, so that its group's number is not given away."""
         if self._child is None or self._child.returncode is not None:
             return True
         if not self._has_proc:

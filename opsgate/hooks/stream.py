@@ -66,9 +66,9 @@ class Share:
         passed, self._at = now - self._at, now
         self._lines = min(self._most_lines, self._lines + 100 * passed)
         self._chars = min(self._most_chars, self._chars + 32 * 1024 * passed)
-        level = min(self._lines / self._most_lines, self._chars / self._most_chars)
         # Without the wait for a quarter, a flood would be shown as single lines between notices.
-        self._dry = level < (0.25 if self._dry else 0.001)
+        if min(self._lines / self._most_lines, self._chars / self._most_chars) >= 1 / 4:
+            self._dry = False
         return 0 if self._dry else int(self._lines)
 
     def take(self, line: str) -> bool:
@@ -183,9 +183,7 @@ class Stream:
         if self._hidden:
             self._show_end(tail)
         self._log.close()
-        data = tail.encode("utf-8", "replace")
-        # Cut in the middle of a line, a rest could begin with what was harmless before.
-        return tail if len(data) <= TAIL else _broken(data[-TAIL + 1 :].decode("utf-8", "ignore"))
+        return _end(tail)
 
     def _skip(self, data: bytes) -> None:
         if self._carry:
@@ -269,6 +267,16 @@ class Stream:
         except (OSError, ValueError):
             # A terminal that went away is no reason to leave a rollback half done.
             self._emit = _nowhere
+
+
+def _end(text: str) -> str:
+    """The last 64 KiB, from the start of a line unless that is far."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= TAIL:
+        return text
+    start = data.find(b"\n", len(data) - TAIL - 1, len(data) - TAIL + SHOWN) + 1
+    # Cut in the middle of a line, a rest could begin with what was harmless before.
+    return _broken(data[start or 1 - TAIL :].decode("utf-8", "ignore"))
 
 
 def _nowhere(_line: str) -> None:
