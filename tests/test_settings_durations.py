@@ -29,8 +29,8 @@ def test_durations(value: object, seconds: float) -> None:
     [
         "", " ", "s", "m5", "5 s", "1h 30m", "5x", "5S", "30m1h", "1s1s", "1ms1s", "-5s", "+5s", "--5s",
         "1e3", "1_000", "0x10", "٣s", "5s\x00", "nan", "inf", ".5s", "5.s", "5,5s", "0", "0s", "0.0",
-        "0.5ms", "24h1ms", "9" * 5000, 0, 0.0, -1, -0.5, True, False, None, [], {}, float("nan"), float("inf"),
-        -float("inf"), 10**400, 86401, b"5s",
+        "0.5ms", "24h1ms", "9" * 5000, 0, 0.0, -1, -0.5, True, False, None, [], {}, float("nan"),
+        float("inf"), -float("inf"), 10**400, 86401, b"5s",
     ],
 )  # fmt: skip
 def test_no_durations(value: object) -> None:

@@ -207,7 +207,8 @@ def test_unknown_variables_are_warnings(tmp_path: Path) -> None:
 
 def test_what_opsgate_gives_to_hooks_is_known(tmp_path: Path) -> None:
     names = ["RUN_ID", "ENV", "STAGE", "IMAGES", "PINS", "EVIDENCE", "OUTPUT", "TAG", "STATUS",
-             "STATUS_REASON", "FAILED_URLS", "LAST_GOOD_REVISION", "LAST_GOOD_IMAGES", "LAST_GOOD_PINS"]  # fmt: skip
+             "STATUS_REASON", "FAILED_URLS", "LAST_GOOD_REVISION",
+             "LAST_GOOD_IMAGES", "LAST_GOOD_PINS"]  # fmt: skip
     assert load(tmp_path, environ={f"OPSGATE_{name}": "x" for name in names}).warnings == ()
 
 
