@@ -1,0 +1,179 @@
+"""Verdicts decided again from a record, under its own policy or another. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from opsgate.evidence.record import Evidence, Gate, TargetResult
+    from opsgate.verdict.judge import Verdict
+    from opsgate.verdict.targets import Attempt, Policy
+
+GATE_REASONS = frozenset({"probe_failures", "unstable", "wrong_revision", "observer_offline"})
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate said, and when, in ms since it began."""
+
+    status: Literal["passed", "failed", "skipped", "undecided"]
+    """`undecided`: the attempts end before this policy could have said anything."""
+    status_reason: str | None
+    at_ms: float | None
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's gate as it was, and as another policy would have had it."""
+
+    run_id: str
+    recorded: Outcome
+    replayed: Outcome
+
+    @property
+    def changed(self) -> bool:
+        """The other policy would have said something else."""
+        return (self.recorded.status, self.recorded.status_reason) != (
+            self.replayed.status,
+            self.replayed.status_reason,
+        )
+
+
+def replay(evidence: Evidence, policy: Policy) -> Replay | None:
+    """The gate decided again under `policy`; None when the run's gate has no verdict."""
+    gate = evidence.stages.gate
+    if not _has_verdict(gate) or isinstance(gate.policy, UnsetType):
+        return None
+    was = _walk(gate, gate.policy)
+    recorded = Outcome(
+        status="passed" if gate.status == "passed" else "failed",
+        status_reason=gate.status_reason or None,
+        at_ms=was.at_ms,
+    )
+    return Replay(run_id=evidence.run_id, recorded=recorded, replayed=_walk(gate, policy))
+
+
+def disagreements(evidence: Evidence) -> Iterator[str]:
+    """Everything in which a finished record contradicts its own attempts, in words."""
+    gate, rollback = evidence.stages.gate, evidence.stages.rollback
+    yield from _stage_disagreements("gate", gate)
+    if isinstance(rollback.recovery, UnsetType):
+        if rollback.recovered is not None and rollback.recovered is not UNSET:
+            yield f"rollback.recovered is {rollback.recovered}, but nothing was probed"
+    else:
+        yield from _stage_disagreements("recovery", rollback.recovery)
+        decided = rollback.recovery.status in {"passed", "failed"}
+        if decided and rollback.recovered is not (rollback.recovery.status == "passed"):
+            yield f"rollback.recovered is {rollback.recovered}, but the recovery {rollback.recovery.status}"
+    if _has_verdict(gate) and not isinstance(gate.targets, UnsetType):
+        attempts = sum(len(target.attempts) for target in gate.targets)
+        if attempts != evidence.attempt_count:
+            yield f"attempt_count is {evidence.attempt_count}, but there are {attempts} attempts"
+        failed = [item.url or item.name for item in gate.targets if item.required and not item.healthy]
+        if failed != evidence.failed_urls:
+            yield f"failed_urls is {evidence.failed_urls}, but the attempts say {failed}"
+    if not _status_follows(evidence):
+        yield (
+            f"status is {evidence.status} ({evidence.status_reason}), but the gate "
+            f"{_in_words(gate.status, gate.status_reason)}"
+        )
+
+
+def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
+    if not _has_verdict(gate):
+        return
+    if isinstance(gate.policy, UnsetType) or not _required(gate.targets):
+        yield f"the {name} {gate.status} without anything that was probed"
+        return
+    runs = [fold(target.attempts, gate.policy) for target in _required(gate.targets)]
+    control = [fold(target.attempts, gate.policy) for target in gate.control or []]
+    verdict = decide(runs, gate.policy, control=control)
+    reason = verdict.reason if isinstance(verdict, Failed) else "all_probes_healthy"
+    status = "passed" if isinstance(verdict, Passed) else "failed"
+    if (status, reason) != (gate.status, gate.status_reason):
+        yield (
+            f"the {name} says {_in_words(gate.status, gate.status_reason)}, "
+            f"but its attempts say {_in_words(status, reason)}"
+        )
+    for target, run in zip(_required(gate.targets), runs, strict=True):
+        said = (target.healthy, target.first_healthy_ms, target.flaps)
+        if said != (run.is_healthy(gate.policy), run.first_healthy_ms, run.flaps):
+            yield f"the {name}'s target {target.name} is not what its attempts say"
+
+
+def _status_follows(evidence: Evidence) -> bool:
+    """Whether the run's status is one that its stages can lead to."""
+    stages, reason = evidence.stages, evidence.status_reason
+    gate, rollback = stages.gate, stages.rollback
+    same = gate.status_reason == reason
+    rules: dict[str, tuple[str, bool]] = {
+        "all_probes_healthy": ("passed", gate.status == "passed"),
+        "no_urls_configured": ("skipped", gate.status == "skipped" and same),
+        "not_gated": ("skipped", True),
+        "publish_failed": ("failed", stages.publish.status == "failed"),
+        "deploy_failed": ("failed", stages.deploy.status == "failed"),
+        "recovered": ("passed", rollback.succeeded is True and rollback.recovered is True),
+        "recovery_unverified": ("skipped", rollback.succeeded is True),
+        "rollback_failed": ("failed", rollback.succeeded is not True),
+        "not_recovered": ("failed", rollback.recovered is not True),
+        **{name: ("failed", gate.status == "failed" and same) for name in GATE_REASONS},
+    }
+    status, holds = rules.get(reason, ("failed", True))
+    return evidence.status == status and holds
+
+
+def _walk(gate: Gate, policy: Policy) -> Outcome:
+    """The attempts in the order in which they were answered, up to the first verdict."""
+    required = _required(gate.targets)
+    runs = [Run() for _ in required]
+    control = [Run() for _ in gate.control or []]
+    lanes = [
+        *((runs, index, target) for index, target in enumerate(required)),
+        *((control, index, target) for index, target in enumerate(gate.control or [])),
+    ]
+    answers = [
+        (_limited(attempt, policy), lane, index)
+        for lane, index, target in lanes
+        for attempt in target.attempts
+    ]
+    answers.sort(key=lambda answer: answer[0].end_ms)
+    for attempt, lane, index in answers:
+        lane[index] = lane[index].after(attempt, policy)
+        verdict = decide(runs, policy, now_ms=attempt.end_ms, control=control)
+        if not isinstance(verdict, Waiting):
+            return _outcome(verdict, min(attempt.end_ms, policy.deadline * 1000))
+    return Outcome(status="undecided", status_reason=None, at_ms=None)
+
+
+def _limited(attempt: Attempt, policy: Policy) -> Attempt:
+    """The attempt as the policy's time limit would have ended it."""
+    limit = policy.attempt_timeout * 1000
+    if attempt.elapsed_ms <= limit:
+        return attempt
+    if not attempt.ok:
+        return msgspec.structs.replace(attempt, elapsed_ms=limit)
+    return msgspec.structs.replace(attempt, elapsed_ms=limit, ok=False, kind="timeout")
+
+
+def _outcome(verdict: Verdict, at_ms: float) -> Outcome:
+    if isinstance(verdict, Failed):
+        return Outcome(status="failed", status_reason=verdict.reason, at_ms=at_ms)
+    return Outcome(status="passed", status_reason="all_probes_healthy", at_ms=at_ms)
+
+
+def _required(targets: Sequence[TargetResult] | UnsetType) -> list[TargetResult]:
+    items: Iterable[TargetResult] = () if isinstance(targets, UnsetType) else targets
+    return [target for target in items if target.required]
+
+
+def _has_verdict(gate: Gate) -> bool:
+    return gate.status in {"passed", "failed"}
+
+
+def _in_words(status: str, reason: str | UnsetType | None) -> str:
+    return f"{status} ({reason})" if reason else status

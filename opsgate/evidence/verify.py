@@ -1,0 +1,268 @@
+"""Whether the evidence is what was written: hashes, chain, and every verdict computed again.
+
+What this cannot see by itself is a ledger whose last lines were cut off: for that a hash of the ledger's
+head is kept elsewhere, and given as `head`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence.ledger import GENESIS, line_hash
+from opsgate.evidence.record import SCHEMA, Evidence, decode
+from opsgate.evidence.verdicts import disagreements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from opsgate.evidence.ledger import Entry, Line
+    from opsgate.evidence.store import Store
+
+_IN_BOTH = ("environment", "revision", "status", "status_reason", "started_at", "finished_at", "deployed")
+
+Cause = Literal["edited", "missing", "re-ordered", "written by another version", "cut off"]
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is off."""
+
+    run_id: str | None
+    file: str
+    """Relative to the evidence directory, with the line where it has lines."""
+    cause: Cause
+    detail: str
+    """What was found, in words."""
+
+    def __str__(self) -> str:
+        run = f"run {self.run_id}: " if self.run_id else ""
+        return f"{run}{self.file}: {self.detail} ({self.cause})"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `verify` found."""
+
+    runs: int
+    """Runs that the ledger names."""
+    lines: int
+    mismatches: tuple[Mismatch, ...]
+    """In the order of the ledger, so that the first one comes first."""
+    unfinished: tuple[str, ...]
+    """Runs whose record has no end: under way, or killed. Their older lines were not compared."""
+    head: str | None
+    """The ledger's last hash: keep it elsewhere, and give it to the next verification."""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is off."""
+        return not self.mismatches
+
+
+def verify(store: Store, head: str | None = None) -> Report:
+    """Check every run in the order of the ledger. Raises `EvidenceError` when the ledger cannot be read."""
+    entries = list(store.ledger.entries())
+    lines = [entry.line for entry in entries if entry.line is not None]
+    newest = {line.run_id: line for line in lines}
+    first = {line.run_id: line for line in reversed(lines)}
+    places = {line.hash: line.seq for line in lines}
+    found: list[Mismatch] = []
+    unfinished: list[str] = []
+    before: Line | None = None
+    for entry in entries:
+        found += _chain(entry, before, places)
+        line = entry.line
+        if line is not None:
+            before = line
+            if newest[line.run_id] is line:
+                found += _run(store, line, _Start(first[line.run_id], places), unfinished)
+    for run_id in store.run_ids():
+        if run_id not in newest:
+            found += _without_line(store, run_id, unfinished)
+    found += _latest(store)
+    if head is not None and head not in places:
+        found.append(_cut_off(head, len(lines)))
+    return Report(
+        runs=len(newest),
+        lines=len(entries),
+        mismatches=tuple(found),
+        unfinished=tuple(unfinished),
+        head=lines[-1].hash if lines else None,
+    )
+
+
+class _Start:
+    """Where in the ledger a run began."""
+
+    __slots__ = ("_line", "_places")
+
+    def __init__(self, line: Line, places: dict[str, int]) -> None:
+        self._line, self._places = line, places
+
+    def allows(self, previous: str | None) -> bool:
+        """Runs of other environments may have ended in between, so any earlier line may be `previous`."""
+        return previous is None or self._places.get(previous, self._line.seq) < self._line.seq
+
+
+def _chain(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator[Mismatch]:
+    """The line itself, and that it follows the one before."""
+    file = f"ledger.jsonl line {entry.number}"
+    line = entry.line
+    if line is None:
+        yield Mismatch(run_id=None, file=file, cause="edited", detail="is no line of a ledger")
+        return
+    fields = msgspec.json.decode(entry.raw)
+    if line_hash(fields) != line.hash or msgspec.json.encode(fields) != entry.raw:
+        yield Mismatch(
+            run_id=line.run_id, file=file, cause="edited", detail="its hash is not that of its content"
+        )
+    expected, seq = (before.hash, before.seq + 1) if before else (GENESIS, 1)
+    if line.prev == expected and line.seq == seq:
+        return
+    cause: Cause = "missing"
+    detail = f"follows a line that is not there: it is number {line.seq}, {seq} was expected"
+    if line.seq < seq or places.get(line.prev, 0) > line.seq:
+        cause, detail = "re-ordered", f"is out of order: it is number {line.seq}, {seq} was expected"
+    elif line.seq == seq:
+        cause, detail = "edited", "does not continue the line before: `prev` is not its hash"
+    yield Mismatch(run_id=line.run_id, file=file, cause=cause, detail=detail)
+
+
+def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iterator[Mismatch]:
+    """The record of a run against its newest line, and against itself."""
+    try:
+        file = f"{store.run_directory(line.run_id).name}/evidence.json"
+        data = store.read_bytes(line.run_id)
+    except ConfigurationError:
+        yield Mismatch(run_id=line.run_id, file="ledger.jsonl", cause="edited", detail="is no run id")
+        return
+    except FileNotFoundError:
+        yield Mismatch(run_id=line.run_id, file=file, cause="missing", detail="the record is not there")
+        return
+    except EvidenceError as error:
+        yield Mismatch(run_id=line.run_id, file=file, cause="missing", detail=error.message)
+        return
+    evidence = yield from _schema(line.run_id, file, data)
+    if evidence is not None and evidence.finished_at is None:
+        unfinished.append(line.run_id)
+        yield from _unfinished(evidence, file)
+        return
+    if hashlib.sha256(data).hexdigest() != line.sha256 and not _moved_on(store, line, data):
+        yield Mismatch(
+            run_id=line.run_id,
+            file=file,
+            cause="edited",
+            detail=f"its sha256 is not the one in line {line.seq} of the ledger",
+        )
+    if evidence is not None:
+        yield from _content(evidence, line, start, file)
+
+
+def _schema(run_id: str, file: str, data: bytes) -> Any:
+    """The record if it keeps to its schema; says what is wrong otherwise. A generator that returns it."""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        if (written := fields.get("schema")) is not None and written != msgspec.json.encode(SCHEMA):
+            schema = msgspec.json.decode(written)
+            yield Mismatch(
+                run_id=run_id, file=file, cause="written by another version", detail=f"schema is {schema!r}"
+            )
+            return None
+        evidence = decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        yield Mismatch(run_id=run_id, file=file, cause="edited", detail=f"is not a record: {error}")
+        return None
+    if missing := [name for name in Evidence.__struct_fields__ if name not in fields]:
+        yield Mismatch(
+            run_id=run_id, file=file, cause="edited", detail=f"fields are missing: {', '.join(missing)}"
+        )
+        return None
+    if evidence.run_id != run_id:
+        yield Mismatch(run_id=run_id, file=file, cause="edited", detail=f"is that of run {evidence.run_id}")
+    return evidence
+
+
+def _content(evidence: Evidence, line: Line, start: _Start, file: str) -> Iterator[Mismatch]:
+    """What the record says against what its line says, where it begins, and what its attempts say."""
+    for name in _IN_BOTH:
+        here, there = getattr(evidence, name), getattr(line, name)
+        if here != there:
+            yield _edited(evidence, file, f"{name} is {here!r}, the ledger has {there!r}")
+    if not start.allows(evidence.previous):
+        yield _edited(evidence, file, "`previous` is not the hash of a line before the run")
+    for detail in disagreements(evidence):
+        yield _edited(evidence, file, detail)
+
+
+def _unfinished(evidence: Evidence, file: str) -> Iterator[Mismatch]:
+    if evidence.status != "failed":
+        yield _edited(evidence, file, f"has no end, but says {evidence.status}")
+
+
+def _without_line(store: Store, run_id: str, unfinished: list[str]) -> Iterator[Mismatch]:
+    """A record that no line names: under way, killed, or its line is gone."""
+    file = f"{run_id}/evidence.json"
+    try:
+        data = store.read_bytes(run_id)
+    except FileNotFoundError:
+        return
+    except EvidenceError as error:
+        yield Mismatch(run_id=run_id, file=file, cause="missing", detail=error.message)
+        return
+    evidence = yield from _schema(run_id, file, data)
+    if evidence is None:
+        return
+    if evidence.finished_at is None:
+        unfinished.append(run_id)
+        yield from _unfinished(evidence, file)
+    elif not any(line.run_id == run_id for line in store.newest_runs()):
+        detail = "the run is finished, but no line of the ledger names it"
+        yield Mismatch(run_id=run_id, file=file, cause="cut off", detail=detail)
+
+
+def _latest(store: Store) -> Iterator[Mismatch]:
+    """`latest.json` is a copy. While a run is under way the two are replaced one after the other."""
+    path: Path = store.directory / "latest.json"
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return
+    try:
+        shown = decode(data)
+        if shown.finished_at is None:
+            return
+        original = store.read_bytes(shown.run_id)
+        if original == data or decode(original).finished_at is None:
+            return
+        detail = f"is not a copy of {shown.run_id}/evidence.json"
+    except (FileNotFoundError, ConfigurationError):
+        detail = "is the copy of a record that is not there"
+    except (msgspec.DecodeError, UnicodeDecodeError, EvidenceError) as error:
+        detail = f"is not a record: {error}"
+    yield Mismatch(run_id=None, file=path.name, cause="edited", detail=detail)
+
+
+def _moved_on(store: Store, line: Line, data: bytes) -> bool:
+    """The run was continued and has finished again since the ledger was read."""
+    for newer in store.newest_runs():
+        if newer.seq <= line.seq:
+            return False
+        if newer.run_id == line.run_id:
+            return newer.sha256 == hashlib.sha256(data).hexdigest()
+    return False
+
+
+def _edited(evidence: Evidence, file: str, detail: str) -> Mismatch:
+    return Mismatch(run_id=evidence.run_id, file=file, cause="edited", detail=detail)
+
+
+def _cut_off(head: str, count: int) -> Mismatch:
+    return Mismatch(
+        run_id=None,
+        file="ledger.jsonl",
+        cause="cut off",
+        detail=f"none of its {count} lines has the hash {head}: lines after it, or it itself, are gone",
+    )
