@@ -308,7 +308,9 @@ def test_an_unknown_host_is_named(tmp_path: Path) -> None:
         client("registry.invalid", tmp_path).ping(limit=1)
 
 
-def test_a_private_authority_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_authority_has_to_be_named_and_netrc_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("registry.test").configure_cert(context)
@@ -327,7 +329,10 @@ def test_a_private_authority_has_to_be_named(tmp_path: Path, monkeypatch: pytest
             client(host, tmp_path).ping(limit=5)
         assert "SSL_CERT_FILE" in caught.value.hint
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        (tmp_path / "netrc").write_text("machine registry.test login net password rc\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         assert client(host, tmp_path).digest(reference(host), limit=5) == DIGEST
+        assert [asked.authorization for asked in server.asked] == [None]
     finally:
         server.http.shutdown()
         server.http.server_close()
@@ -413,9 +418,7 @@ def test_a_login_is_not_sent_in_the_clear(realm: str, tmp_path: Path) -> None:
     assert len(server.asked) == 1
 
 
-def test_a_redirect_to_another_host_gets_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login net password rc\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+def test_a_redirect_to_another_host_gets_no_token(tmp_path: Path) -> None:
     registry = TokenRegistry()
     with serving(manifest) as elsewhere:
 
