@@ -128,7 +128,7 @@ def _state(record: Evidence) -> str:
 
 def _since(record: Evidence) -> str:
     since = down_since(record)
-    return f" since {clock(since)}" if since and up_again(record) is None else ""
+    return f" (since {clock(since)})" if since and up_again(record) is None else ""
 
 
 def _unchanged(record: Evidence) -> str:
