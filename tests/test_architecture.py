@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "stages": "errors redact verdict settings probe hooks evidence",
     "console": "errors redact verdict evidence.record evidence.views",
     "github": "errors redact evidence.record evidence.views",
-    "tasks": "errors redact verdict settings probe hooks evidence stages console github",
+    "flags": "",
+    "tasks": "errors flags redact verdict settings probe hooks evidence stages console github",
+    "program": "tasks",
+    "__main__": "program",
 }
 PURE = ("errors", "redact", "verdict")
 WORLD = {"invoke", "os", "requests", "socket", "subprocess", "threading", "time", "urllib3"}
