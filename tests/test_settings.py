@@ -204,6 +204,7 @@ def test_a_variable_names_another_file(tmp_path: Path) -> None:
     other.mkdir()
     write(tmp_path, "nonsense = 1\n")
     write(other, "[gate]\nsoak = '9s'\n", "x.toml")
+    assert load(tmp_path, environ={"OPSGATE_CONFIG": "other/../other/x.toml"}).directory == other
     found = load(tmp_path, environ={"OPSGATE_CONFIG": "other/x.toml"})
     assert (found.policy.soak, found.directory) == (9, other)
     assert found.origins["gate.soak"] == "other/x.toml [gate]"

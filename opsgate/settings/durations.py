@@ -13,7 +13,7 @@ LEAST, MOST = 0.001, 24 * 3600.0
 
 # Each unit at most once, the largest first. [0-9], because \d also matches other scripts' digits.
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_UNITS = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
+_UNITS = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 

@@ -14,6 +14,9 @@ SCHEMES: Final = ("http", "https", "tcp")
 HTTP: Final = ("http", "https")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST: Final = 8192
+_LONGEST_HOST: Final = 253
+_PORT_HINT: Final = "A port is a number from 1 to 65535."
+_HOST_HINT: Final = "A host is a name, an IPv4 address, or an IPv6 address in brackets."
 _SEPARATORS = re.compile(r"[\s,]+")
 _BRACKETED = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
 _SECOND_URL = re.compile(r"[\s,]+(?=(?:https?|tcp)://)", re.IGNORECASE)
@@ -76,12 +79,11 @@ def _parsed(text: str, seen: str) -> SplitResult:
     except ValueError as exc:
         # The library's words may quote the URL, userinfo included.
         what = "port" if str(exc).startswith("Port") else "host"
-        hint = "A port is a number from 1 to 65535; an IPv6 address stands in brackets."
         # Where a password with a comma was split, the "port" is the half of it.
         seen = _seen(text.rpartition(":")[0] + ":***") if what == "port" else seen
-        raise Mistake(f"{seen} has an invalid {what}", hint) from None
+        raise Mistake(f"{seen} has an invalid {what}", _PORT_HINT if what == "port" else _HOST_HINT) from None
     if port == 0 or parts.netloc.endswith(":"):
-        raise Mistake(f"{seen} has an invalid port", "A port is a number from 1 to 65535.")
+        raise Mistake(f"{seen} has an invalid port", _PORT_HINT)
     return parts
 
 
@@ -95,10 +97,8 @@ def _ascii_host(parts: SplitResult, seen: str) -> str:
     if not host.isascii():
         host = _idna(host, seen)
     labels = host.removesuffix(".").split(".")
-    if "[" in bare or len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - RFC 1035
-        raise Mistake(
-            f"{seen} has an invalid host", "A host is a name, an IPv4 address, or an IPv6 in brackets."
-        )
+    if "[" in bare or len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+        raise Mistake(f"{seen} has an invalid host", _HOST_HINT)
     return host
 
 
@@ -106,7 +106,7 @@ def _checked_ipv6(host: str, seen: str) -> str:
     try:
         ipaddress.IPv6Address(host.replace("%25", "%"))
     except ValueError:
-        raise Mistake(f"{seen} has an invalid IPv6 address", "Write one as http://[::1]:8000/path.") from None
+        raise Mistake(f"{seen} has an invalid host", _HOST_HINT) from None
     return host
 
 
