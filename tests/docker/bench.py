@@ -242,6 +242,10 @@ class Engine:
             if containers:
                 self.run("rm", "--force", *containers, check=False)
         self._daemon.stop()
+        # dockerd leaves its network namespace mounted, and pytest could not clear the directory.
+        netns = self.directory / "exec" / "netns" / "default"
+        if netns.exists():
+            subprocess.run(["umount", str(netns)], capture_output=True, check=False)
         shutil.rmtree(self.directory / "data", ignore_errors=True)
 
     def environ(self, **extra: str) -> dict[str, str]:
