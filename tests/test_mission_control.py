@@ -309,6 +309,28 @@ def test_a_taken_port_is_named_before_anything_starts(sandbox: Sandbox, offset: 
     assert sandbox.run("check").returncode == 0
 
 
+def test_other_ports_that_are_taken_leave_the_running_release_alone(sandbox: Sandbox) -> None:
+    revision = sandbox.ship()
+    sandbox.serving()
+    # The block's fourth port is the test's own, so the frontend of the next base port has none.
+    for command in (("deploy", revision), ("check",)):
+        done = sandbox.run(*command, MISSION_CONTROL_PORT=str(sandbox.port + 1))
+        assert done.returncode == 1
+        assert f"port {sandbox.port + 3} for the frontend is taken" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    sandbox.serving()
+
+
+def test_a_port_taken_behind_a_release_that_never_listened_is_named(sandbox: Sandbox) -> None:
+    revision = sandbox.ship(MISSION_CONTROL_FAULT="dead-port")
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", sandbox.port))
+        foreign.listen()
+        done = sandbox.run("deploy", revision)
+    assert done.returncode == 1
+    assert f"port {sandbox.port} for the backend is taken" in done.stderr
+
+
 def test_check_changes_nothing_and_passes_while_the_runtime_holds_its_ports(sandbox: Sandbox) -> None:
     assert sandbox.run("check").returncode == 0
     assert not sandbox.home.exists()

@@ -63,12 +63,21 @@ class Runtime:
             return None
         return document["revision"], document["port"]
 
+    def held_ports(self) -> set[int]:
+        """Give the ports that this runtime's own living processes were started on."""
+        deployed = self.deployed()
+        if deployed is None:
+            return set()
+        alive = (service for service in SERVICES if self.processes[service.name].running())
+        return {deployed[1] + service.port_offset for service in alive}
+
     def require_ports(self, port: int) -> None:
         """Fail when a port that is not held by this runtime's own process is taken."""
         host = os.environ.get("MISSION_CONTROL_HOST") or "127.0.0.1"
+        own = self.held_ports()
         for service in SERVICES:
             wanted = port + service.port_offset
-            if not self.processes[service.name].running() and not processes.port_is_free(host, wanted):
+            if wanted not in own and not processes.port_is_free(host, wanted):
                 message = f"port {wanted} for the {service.name} is taken by another process"
                 hint = f"find it: ss -ltnp 'sport = :{wanted}'; or choose others with MISSION_CONTROL_PORT"
                 raise ControlError(message, hint)
@@ -119,9 +128,11 @@ def deploy(runtime: Runtime, revision: str) -> int:
     port = base_port()
     with runtime.locked():
         release = releases.find(runtime.releases, revision)
+        runtime.require_ports(port)
         ended = processes.stop(list(runtime.processes.values()))
         if ended:
             print(f"ended: {', '.join(ended)}")
+        # Again: where the old release ran and never listened, somebody else may hold its port.
         runtime.require_ports(port)
         runtime.start(release, port)
     last = port + len(SERVICES) - 1
@@ -209,7 +220,8 @@ def main(arguments: list[str]) -> int:
         plain = {"publish": publish, "check": check, "stop": stop, "status": status}
         return plain[options.command](runtime)
     except ControlError as error:
-        hint = f"\n  {error.hint}" if error.hint else ""
+        # One line: of a failed hook's output the last line is shown first.
+        hint = f"; {error.hint}" if error.hint else ""
         print(f"mission control: {error}{hint}", file=sys.stderr)
     except OSError as error:
         print(f"mission control: {error.strerror}: {error.filename or runtime.home}", file=sys.stderr)
