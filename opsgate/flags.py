@@ -23,3 +23,17 @@ GATE = {
     "fail-on-skipped": "exit 1 when nothing was validated (default: exit 0)",
     **COMMON,
 }
+
+EVIDENCE = {
+    "env": "only runs of this environment (default: OPSGATE_ENV, else all)",
+    "json": "print one JSON document; of a run, its evidence record (default: text)",
+    "run": "the run to show or to decide again (default: the newest)",
+    "history": "list the runs (default: no)",
+    "verify": "check every record, hash and verdict; exit 1 when anything is off (default: no)",
+    "replay": "decide recorded gates again under the policy flags given (default: no)",
+    "format": "text, json, md, html, junit, env or intoto (default: text)",
+    "output": "write to this file (default: stdout)",
+    "since": "with --history: only runs from this UTC date or time on, or younger than e.g. 7d (default: all)",
+    "status": "with --history: only passed, failed or skipped runs (default: all)",
+    "head": "with --verify: a ledger hash kept elsewhere, which must still be in the chain (default: none)",
+}

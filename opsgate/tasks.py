@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from invoke import Context, Exit, task
 
 from opsgate.errors import OpsgateError
-from opsgate.flags import COMMON, GATE, POLICY
-from opsgate.settings import ROLLBACK_NEEDS, Flags, Settings, load
+from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY
+from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS, Flags, Settings, load
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Trigger
@@ -68,8 +68,16 @@ def _run(
     if outcome.evidence_lost:
         print(outcome.document, end="", file=sys.stderr)
     github.finish(outcome.record, os.environ, sys.stderr, evidence=outcome.path)
-    print(outcome.document if as_json else text.render(outcome.record), end="")
+    _print(outcome.document if as_json else text.render(outcome.record))
     return outcome.exit_code
+
+
+def _print(text: str) -> None:
+    """The result on stdout; a reader that has gone away is its own business."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @task(
@@ -110,7 +118,7 @@ def release(  # noqa: PLR0913 - one parameter a flag
         skipped = stages.skipped(skip, gate_only=gate_only)
         settings = _settings(given)
         if dry_run:
-            print(plan.render(settings, skip=skipped, as_json=json), end="")
+            _print(plan.render(settings, skip=skipped, as_json=json))
             return 0
         return _run("release", settings, lambda session: stages.release(session, skip=skipped), as_json=json)
 
@@ -233,7 +241,7 @@ def rollback(  # noqa: PLR0913 - one parameter a flag
         stage.require(settings)
         route = stage.route(settings, to)
         if dry_run:
-            print(plan.render_rollback(settings, route, as_json=json), end="")
+            _print(plan.render_rollback(settings, route, as_json=json))
             return 0
         return _run(
             "rollback",
@@ -243,5 +251,51 @@ def rollback(  # noqa: PLR0913 - one parameter a flag
             needs_evidence=False,
             force=force,
         )
+
+    _answering(body)
+
+
+@task(auto_shortflags=False, help={**COMMON, **POLICY, **EVIDENCE})
+def evidence(
+    _context: Context,
+    run: str | None = None,
+    history: bool = False,
+    verify: bool = False,
+    replay: bool = False,
+    format: str = "text",
+    output: str | None = None,
+    since: str | None = None,
+    status: str | None = None,
+    head: str | None = None,
+    env: str | None = None,
+    deadline: str | None = None,
+    soak: str | None = None,
+    interval: str | None = None,
+    attempt_timeout: str | None = None,
+    successes: str | None = None,
+    flaps: str | None = None,
+    evidence_dir: str | None = None,
+    json: bool = False,
+) -> None:
+    """Show, list, verify, decide again or render what was recorded."""
+    given = dict(locals())
+
+    def body() -> int:
+        from opsgate.stages import evidence as stage
+
+        settings = _settings(given, needs=EVIDENCE_NEEDS)
+        environment = env or os.environ.get("OPSGATE_ENV") or None
+        if verify:
+            answer = stage.verified(settings, head=head, as_json=json)
+        elif replay:
+            answer = stage.replayed(settings, given, run=run, environment=environment, as_json=json)
+        else:
+            answer = stage.show(settings, run=run, environment=environment, form="json" if json else format)
+        if output is None:
+            _print(answer.text)
+        else:
+            Path(output).write_text(answer.text, encoding="utf-8")
+            print(f"written: {output}", file=sys.stderr)
+        return answer.exit_code
 
     _answering(body)
