@@ -23,7 +23,8 @@ PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEF\nshort\n-----
     "name",
     [
         "TOKEN", "GITHUB_TOKEN", "RUNTIME_HEALTH_TOKEN", "DB_PASSWORD", "db-password", "dbPassword",
-        "MYSQL_PWD", "apiKey", "APIKEY", "X-Api-Key", "APIToken", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "sig",
+        "MYSQL_PWD",
+        "apiKey", "APIKEY", "X-Api-Key", "APIToken", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "sig",
         "OAuthToken", "authorization", "Proxy-Authorization", "CREDENTIALS", "SSH_PRIVATE_KEY", "TOKEN2",
         "PGPASSWORD", "key", "access_token",
     ],

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROC = Path("/proc")
+_DEAD = frozenset("ZX")
 
 
 def readable() -> bool:
@@ -25,9 +26,15 @@ def living(group: int) -> bool:
 
 
 def started(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when that cannot be known."""
+    """When a process started, in clock ticks since boot, a zombie too; 0 when that cannot be known."""
     fields = _stat(pid)
     return int(fields[19]) if fields else 0
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in _DEAD
 
 
 def survivors(variable: str, since: int) -> tuple[int, ...]:
@@ -46,16 +53,15 @@ def _processes() -> Iterator[tuple[int, list[str]]]:
         pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
     except OSError:
         return
-    yield from ((pid, fields) for pid in pids if (fields := _stat(pid)))
+    yield from ((pid, fields) for pid in pids if (fields := _stat(pid)) and fields[0] not in _DEAD)
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields after the name: state, parent, group, …; empty for zombies and for what is gone."""
+    """The fields after the name: state, parent, group, …; empty for what is gone."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        return (_PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
     except OSError:
         return []
-    return [] if fields[0] in "ZX" else fields
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -105,6 +105,9 @@ def run(
         runner.run(command, env=dict(env), **_OPTIONS)
     except NotStarted as exc:
         refused = redactor.scrub(f"{label} could not be started: {exc}")
+    except KeyboardInterrupt:
+        # Ctrl-C in the moment before `wait`; `stop` has killed the group.
+        runner.ending = "interrupted"
     tail = stream.finish()
     code = runner.returncode()
     return Finished(
@@ -247,7 +250,7 @@ class HookRunner(Local):
         if found:
             # What is dying just now gets a moment to finish.
             time.sleep(TICK)
-            found = tuple(pid for pid in found if group.started(pid))
+            found = tuple(pid for pid in found if group.alive(pid))
         return found
 
     def _over(self) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from opsgate.errors import ConfigurationError
 from opsgate.redact.forms import WIDEST, forms, in_base64, in_url, lines
-from opsgate.redact.shapes import betrayed, labels_secret, looks_secret
+from opsgate.redact.shapes import Span, betrayed, labels_secret, looks_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -124,8 +124,8 @@ class Redactor:
                 cut = end
         return _masked(text[:cut], spans), text[cut:]
 
-    def _spans(self, text: str) -> list[tuple[int, int]]:
-        spans = list(betrayed(text))
+    def _spans(self, text: str) -> list[Span]:
+        spans = betrayed(text)
         for needle, source in self._known:
             if needle in text:
                 spans.extend(match.span() for match in re.finditer(source, text))
@@ -163,7 +163,7 @@ class Redactor:
 
 def mask_url(url: str) -> str:
     """A URL fit for display: userinfo and the values of secret-looking parameters masked."""
-    return _masked(url, list(betrayed(url)))
+    return _masked(url, betrayed(url))
 
 
 def found_in(text: str) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ def found_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))
 
 
-def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+def _masked(text: str, spans: list[Span]) -> str:
     """The text with the union of the spans replaced: overlapping secrets leave no rest."""
     pieces: list[str] = []
     done = 0

@@ -8,7 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+Span = tuple[int, int]
+"""Start and end of what is to be hidden."""
 
 _NAME_WORDS: Final = frozenset(
     [
@@ -59,46 +62,50 @@ def looks_secret(name: str) -> bool:
     return any(word.lower() in _NAME_WORDS for word in _WORD.findall(name))
 
 
+@lru_cache(maxsize=4096)
 def labels_secret(name: str) -> bool:
     """As `looks_secret`, for the name of a header or a member of a JSON object."""
     return name.lower() in _COOKIES or (looks_secret(name) and name.lower() not in _EVERYDAY)
 
 
-def betrayed(text: str) -> Iterator[tuple[int, int]]:
-    """Spans that must be secrets, by the look of what stands around them."""
+def betrayed(text: str) -> list[Span]:
+    """Spans that must be secrets, by the look of what stands around them; in no order, overlapping."""
     # Plain `in` is far faster than any pattern: most output pays for nothing but these.
     lowered = text.lower()
+    found: list[Span] = []
     if "@" in text and "/" in text:
-        yield from (match.span(1) for match in _USERINFO.finditer(text))
+        found += [match.span(1) for match in _USERINFO.finditer(text)]
     if "bearer" in lowered:
-        yield from (match.span(1) for match in _BEARER.finditer(text))
+        found += [match.span(1) for match in _BEARER.finditer(text)]
     if "basic" in lowered:
-        yield from (match.span(1) for match in _BASIC.finditer(text) if _is_pair(match[1]))
+        found += [match.span(1) for match in _BASIC.finditer(text) if _is_pair(match[1])]
     if "curl" in text:
-        yield from (match.span(1) for match in _CURL.finditer(text))
+        found += [match.span(1) for match in _CURL.finditer(text)]
     if any(stem in lowered for stem in _STEMS):
-        yield from _named(text)
+        found += _named(text)
+    return found
 
 
-def _named(text: str) -> Iterator[tuple[int, int]]:
+def _named(text: str) -> list[Span]:
     """Spans of values whose name stands before them and looks secret."""
+    found: list[Span] = []
     if "=" in text:
-        yield from _values(_PARAMETER, text, looks_secret)
-        yield from _values(_ASSIGNMENT, text, _assigns_secret)
+        found += _values(_PARAMETER, text, looks_secret)
+        found += _values(_ASSIGNMENT, text, _assigns_secret)
     if "--" in text:
-        yield from _values(_FLAG, text, _takes_secret)
+        found += _values(_FLAG, text, _takes_secret)
     if ":" in text:
         for pattern in _MEMBERS:
-            yield from _values(pattern, text, labels_secret)
-        yield from _headers(text)
+            found += _values(pattern, text, labels_secret)
+        found += _headers(text)
+    return found
 
 
-def _values(pattern: re.Pattern[str], text: str, secret: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    for match in pattern.finditer(text):
-        if secret(match[1]):
-            yield match.span(match.lastindex or 0)
+def _values(pattern: re.Pattern[str], text: str, secret: Callable[[str], bool]) -> list[Span]:
+    return [match.span(match.lastindex or 0) for match in pattern.finditer(text) if secret(match[1])]
 
 
+@lru_cache(maxsize=4096)
 def _assigns_secret(name: str) -> bool:
     """`KEY=x` as in an environment, but of small letters, as in `key=3`, only what is secret everywhere."""
     if not looks_secret(name):
@@ -106,11 +113,13 @@ def _assigns_secret(name: str) -> bool:
     return name.isupper() or any(word.lower() in _SAID_ANYWHERE for word in _WORD.findall(name))
 
 
+@lru_cache(maxsize=4096)
 def _takes_secret(flag: str) -> bool:
     return looks_secret(flag) and not _FLAG_OF_A_PLACE.search(flag)
 
 
-def _headers(text: str) -> Iterator[tuple[int, int]]:
+def _headers(text: str) -> list[Span]:
+    found: list[Span] = []
     done = 0
     for match in _HEADER.finditer(text):
         start = match.end()
@@ -119,7 +128,8 @@ def _headers(text: str) -> Iterator[tuple[int, int]]:
         ends = [at for mark in ("\n", match[1] or '"') if (at := text.find(mark, start)) >= 0]
         done = min(ends, default=len(text))
         if text[start : start + 1] not in {"$", "'", '"', "{", "["}:
-            yield start, done
+            found.append((start, done))
+    return found
 
 
 def _is_pair(encoded: str) -> bool:
