@@ -42,10 +42,10 @@ START = datetime(2026, 11, 24, 14, 1, 5, tzinfo=UTC)
 NEW, OLD = "v42", "v41"
 PINS = "/srv/app/artifacts/rollout/20261123T091500Z-a1b2c3/pins.yaml"
 FIELDS = {
-    "refused": {"kind": "refused", "detail": "connection refused", "remote_ip": "192.0.2.10"},
+    "refused": {"kind": "refused", "detail": "connection refused by 192.0.2.10", "remote_ip": "192.0.2.10"},
     "503": {"kind": "status", "status_code": 503, "detail": "status 503", "bytes": 212},
-    "timeout": {"kind": "timeout", "detail": "no answer within 2 s"},
-    "dns": {"kind": "dns", "detail": "app.example.com: Name or service not known"},
+    "timeout": {"kind": "timeout", "detail": "time limit of 2 s reached while waiting for the answer"},
+    "dns": {"kind": "dns", "detail": "cannot look up app.example.com: Name or service not known"},
     "old": {
         "kind": "revision",
         "status_code": 200,
@@ -369,7 +369,7 @@ def by_hand(rollback: Rollback, status: str, reason: str, exit_code: int, **more
 def corpus() -> dict[str, Evidence]:
     """Every record by the name of its file."""
     dead, late = always("refused"), after(0, "refused", "ok")
-    lost = after(4000, "503", "ok")
+    lost = after(2200, "503", "ok")
     down = "probe_failures"
     wrong = released(always("old"), revision=OLD)
     offline = Stages(

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import UNSET
 
 from opsgate.evidence.views.facts import (
+    command_ok,
     down_since,
     failures,
     hook_commands,
@@ -59,6 +60,7 @@ def _context(record: Evidence) -> dict[str, Any]:
         "tone": "unfinished" if record.finished_at is None else tone,
         "verdict": "not finished" if record.finished_at is None else record.status,
         "not_validated": NOT_VALIDATED if record.status == "skipped" else "",
+        "date": record.started_at[:10],
         "title": plain(f"{record.environment}: {record.status}, {record.run_id}", 120),
         "answers": _answers(record),
         "next_steps": [plain(step, STEP) for step in record.next_steps],
@@ -90,8 +92,8 @@ def _context(record: Evidence) -> dict[str, Any]:
     }
 
 
-def _answers(record: Evidence) -> list[tuple[str, str, str]]:
-    """The four things asked in the night: question, answer, and what kind of news it is."""
+def _answers(record: Evidence) -> list[tuple[str, str, str, str]]:
+    """The four things asked in the night: question, answer, more, and what news it is."""
     down, back = down_since(record), up_again(record)
     if down and back:
         outage = (
@@ -191,21 +193,21 @@ def _row(name: str, stage: Stage, text: str, begun: datetime | None, total: floa
     if started and begun:
         offset = (started - begun).total_seconds() / total
         row["x"] = f"{min(max(offset, 0), 0.99) * 100:.2f}%"
-        row["width"] = (
-            f"{min(max((stage.duration_ms or 0) / 1000 / total, 0.006), 1 - min(offset, 0.99)) * 100:.2f}%"
-        )
+        share = max((stage.duration_ms or 0) / 1000 / total, 0.006)
+        row["width"] = f"{min(share, 1 - min(offset, 0.99)) * 100:.2f}%"
     elif not text:
         row["word"] = "not run"
     return row
 
 
 def _gate(title: str, gate: Gate) -> dict[str, Any]:
-    targets = sorted(gate.targets or [], key=lambda one: (one.healthy, not one.required))
+    targets = sorted(gate.targets or [], key=lambda one: (not one.required, one.healthy))
     policy = gate.policy
     began = moment(gate.started_at)
     rules = (
-        f"healthy for {span(policy.soak)} and {count(policy.successes, 'attempt')} in a row on every required target "
-        f"at once, within {span(policy.deadline)}; {span(policy.attempt_timeout)} for an attempt, "
+        f"every required target healthy at the same time for {span(policy.soak)} and at least "
+        f"{count(policy.successes, 'attempt')}, within {span(policy.deadline)}; "
+        f"{span(policy.attempt_timeout)} for an attempt, "
         f"{span(policy.interval)} between them; health may be lost {count(policy.flaps, 'time')}"
         if policy
         else ""
@@ -242,7 +244,7 @@ def _target(gate: Gate, target: TargetResult) -> dict[str, Any]:
 
 
 def _hook(name: str, command: Command) -> dict[str, Any]:
-    failed = command.exit_code != 0 or command.timed_out
+    failed = not command_ok(command)
     result = plain(command.explanation) or f"exit {command.exit_code}"
     return {
         "name": name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from opsgate.evidence.views.facts import down_since, failures, hook_commands, up_again
+from opsgate.evidence.views.facts import command_ok, down_since, failures, hook_commands, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.text import STEP, gate_words, rollback_words
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
@@ -119,7 +119,7 @@ def _images(record: Evidence) -> list[str]:
 def _output(record: Evidence) -> Iterator[str]:
     """The output of the commands that failed; the others are in the record."""
     for name, command in hook_commands(record)[-SHOWN:]:
-        if (command.exit_code != 0 or command.timed_out) and command.output_tail.strip():
+        if not command_ok(command) and command.output_tail.strip():
             why = command.explanation or f"exit {command.exit_code}"
             yield f"<details><summary>Output of the {name} hook: {_html(plain(why))}</summary>"
             yield _fenced(plain_lines(command.output_tail, OUTPUT).strip("\n"))

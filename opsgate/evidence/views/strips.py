@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 COLUMNS: Final = 240
 """Bars of one strip; attempts that would share a column are drawn as one."""
 SEGMENTS: Final = 8
+ROOM: Final = 0.25
+"""Share of the width that the name of a kind may need on a phone."""
 MIDDLE: Final = 92
 """Pixel row of the axis: healthy attempts stand on it, failed ones hang from it."""
-TALL: Final = 44
+TALL: Final = 34
 LOW: Final = 5
 """Pixels of the fastest attempt; each tenfold latency adds as many pixels again."""
 _STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -74,12 +76,12 @@ def strip(gate: Gate, target: TargetResult) -> Strip:
     last = max((attempt.end_ms for attempt in target.attempts), default=0)
     end = max(float(gate.duration_ms or 0), last, 1)
     # A deadline far beyond the verdict would press the attempts into a corner: it is named at the edge.
-    width = deadline if end <= deadline <= 1.7 * end else end * 1.04
+    width = max(deadline, end) * 1.02 if deadline <= 1.7 * end else end * 1.25
     axis = _Axis(max(width, 1))
     soak = policy.soak * 1000 if policy else 0
     return Strip(
         bars=_bars(target.attempts, axis),
-        marks=list(_marks(gate, target, axis, deadline)),
+        marks=[*_marks(gate, target, axis, deadline), *_kinds(target.attempts, axis)],
         ticks=_ticks(axis),
         soak=_soak(target, soak, axis),
         segments=_segments(target.attempts),
@@ -105,7 +107,7 @@ def _bars(attempts: Sequence[Attempt], axis: _Axis) -> list[Bar]:
     bars = []
     for (_, ok), group in columns.items():
         slowest = max(attempt.elapsed_ms for attempt in group)
-        height = min(LOW + round(10 * math.log10(1 + slowest)), TALL)
+        height = min(LOW + round(7 * math.log10(1 + slowest)), TALL)
         first, last = group[0].at_ms, group[-1].end_ms
         width = max((min(last, axis.width) - first) / axis.width, 0.6 / COLUMNS)
         y = MIDDLE - height if ok else MIDDLE + 1
@@ -126,6 +128,17 @@ def _marks(gate: Gate, target: TargetResult, axis: _Axis, deadline: float) -> It
         beyond = deadline > axis.width
         label = f"deadline {span(deadline / 1000)}{' →' if beyond else ''}"
         yield Mark("beyond" if beyond else "deadline", axis.at(deadline), 40, label, "end")
+
+
+def _kinds(attempts: Sequence[Attempt], axis: _Axis) -> Iterable[Mark]:
+    """What failed attempts ended in, named under the first of each row where there is room."""
+    free = 0.0
+    for (ok, kind), group in groupby(attempts, lambda attempt: (attempt.ok, attempt.kind)):
+        first = next(iter(group)).at_ms
+        if not ok and kind and first >= free:
+            free = first + axis.width * ROOM
+            mark = axis.mark("kind", first, 0, kind)
+            yield msgspec.structs.replace(mark, y=MIDDLE + TALL - 2)
 
 
 def _ticks(axis: _Axis) -> list[Mark]:

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from opsgate.evidence.views.facts import down_since, failures, hook_commands, old, required, up_again
+from opsgate.evidence.views.facts import (
+    command_ok,
+    down_since,
+    failures,
+    hook_commands,
+    old,
+    required,
+    up_again,
+)
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from opsgate.evidence.record import Evidence, Gate, Stage
+    from opsgate.evidence.record import Command, Evidence, Gate, Stage
     from opsgate.evidence.views.facts import Failure
 
 __all__ = ["headline", "render"]
@@ -111,18 +119,23 @@ def rollback_words(record: Evidence) -> str:
 
 
 def why_lines(record: Evidence) -> list[str]:
-    """One line for each target that failed, the first to fail first, and for each hook that failed."""
+    """A line for each hook that failed and each target that did, in the order in which they came."""
+    stages, hooks = record.stages, hook_commands(record)
     lines = [
-        f"{name} hook: {plain(command.explanation or f'exit {command.exit_code}')}"
-        f"{_last_line(command.output_tail)}"
-        for name, command in hook_commands(record)
-        if command.exit_code != 0 or command.timed_out
+        _hook(name, command) for name, command in hooks if name != "rollback" and not command_ok(command)
     ]
     lines += [_why(one) for one in failures(record)]
-    recovery = record.stages.rollback.recovery
-    if recovery and record.stages.rollback.recovered is False:
-        lines += [f"after the rollback: {_why(one)}" for one in failures(record, recovery)]
-    return lines
+    lines += [
+        _hook(name, command) for name, command in hooks if name == "rollback" and not command_ok(command)
+    ]
+    if stages.rollback.recovery and stages.rollback.recovered is False:
+        lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
+    return lines + [f"warning: {plain(text)}" for text in stages.preflight.warnings or []]
+
+
+def _hook(name: str, command: Command) -> str:
+    result = plain(command.explanation or f"exit {command.exit_code}")
+    return f"{name} hook ({plain(command.command, 100)}): {result}{_last_line(command.output_tail)}"
 
 
 def _why(one: Failure) -> str:

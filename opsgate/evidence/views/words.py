@@ -37,7 +37,7 @@ KIND_WORDS: Final = {
     "revision": "wrong revision",
     "exit": "command failed",
 }
-"""Each `kind` of a failed attempt for people."""
+"""What a failed attempt of a `kind` says when it has no detail of its own."""
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -56,14 +56,11 @@ def plain_lines(text: str, limit: int = 64 * 1024) -> str:
 
 
 def failure(attempt: Attempt) -> str:
-    """What went wrong with a failed attempt, in a few words: `connection refused`, `status 503`."""
-    words = KIND_WORDS.get(attempt.kind or "", "failed")
-    detail = attempt.detail or (f"status {attempt.status_code}" if attempt.kind == "status" else "")
-    if not detail or detail.lower() == words:
-        return words
-    if attempt.kind == "status" or detail.lower().startswith(words):
-        return plain(detail)
-    return plain(f"{words}: {detail}")
+    """What went wrong with a failed attempt, kind first: `refused: connection refused`, `status 503`."""
+    kind, detail = attempt.kind or "failed", attempt.detail
+    if not detail:
+        detail = f"status {attempt.status_code}" if kind == "status" else KIND_WORDS.get(kind, kind)
+    return plain(detail if detail.lower().startswith(kind) else f"{kind}: {detail}")
 
 
 def moment(time: str | UnsetType | None, ms: float = 0.0) -> datetime | None:
