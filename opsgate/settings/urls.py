@@ -97,7 +97,7 @@ def _ascii_host(parts: SplitResult, seen: str) -> str:
     if not host.isascii():
         host = _idna(host, seen)
     labels = host.removesuffix(".").split(".")
-    if "[" in bare or len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
         raise Mistake(f"{seen} has an invalid host", _HOST_HINT)
     return host
 
