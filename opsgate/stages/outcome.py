@@ -83,14 +83,16 @@ def _told(record: Evidence, last_good: Rollout | None, *, redeploy: bool) -> str
     if last_good is None:
         return ""
     known = earlier(last_good)
-    values = {"REVISION": known.revision, "PINS": known.pins}
+    prefix = "OPSGATE" if redeploy else "OPSGATE_LAST_GOOD"
+    names = {f"{prefix}_REVISION": known.revision, f"{prefix}_PINS": known.pins}
     if redeploy:
-        names = {"OPSGATE_ENV": record.environment, "OPSGATE_STAGE": "rollback", "OPSGATE_TAG": known.tag}
-        names |= {f"OPSGATE_{key}": value for key, value in values.items()}
-        names["OPSGATE_IMAGES"] = "\n".join(known.images)
-    else:
-        names = {f"OPSGATE_LAST_GOOD_{key}": value for key, value in values.items()}
-    return "".join(f"{name}={shlex.quote(value)} " for name, value in names.items() if value)
+        names |= {"OPSGATE_ENV": record.environment, "OPSGATE_STAGE": "rollback", "OPSGATE_TAG": known.tag}
+    words = [f"{name}={shlex.quote(value)}" for name, value in names.items() if value]
+    if known.images:
+        # One a line for the hook, on one line for the person who pastes it.
+        lines = " ".join(shlex.quote(line) for line in known.images)
+        words.append(f"{prefix}_IMAGES=\"$(printf '%s\\n' {lines})\"")
+    return "".join(f"{word} " for word in words)
 
 
 def _not_done(record: Evidence) -> str:
