@@ -3,7 +3,7 @@
 `.locks/` of the evidence directory holds, for each environment:
 
     NAME.lock                what the holder has locked; the lock ends with its process
-    NAME.taken.lock          locked as well; alone by whoever took over from a process that does not answer
+    NAME.taken.lock          what has locked it who took over from a process that does not answer
     NAME.holder.json         who holds it, for the message of those who come second
     NAME.RUN.PID.request     a person asks this holder to stop; renamed to .seen when the holder has noticed
 
@@ -59,7 +59,7 @@ class EnvironmentLock:
         """Take the environment, or raise `EnvironmentHeld` at once, naming who has it."""
         with explained("taking the lock", self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
-            if not self._try_both():
+            if not self._try_free():
                 raise self._held()
             self._enter(holder)
 
@@ -74,7 +74,7 @@ class EnvironmentLock:
             self._directory.mkdir(parents=True, exist_ok=True)
             asked: dict[str, Holder] = {}
             give_up = time.monotonic() + wait
-            while not (free := self._try_both()) and time.monotonic() < give_up:
+            while not (free := self._try_free()) and time.monotonic() < give_up:
                 self._ask(holder, asked)
                 time.sleep(_POLL)
             if not free:
@@ -149,10 +149,14 @@ class EnvironmentLock:
             "Wait until it ends. In an incident `invoke rollback --force` takes the environment over.",
         )
 
-    def _try_both(self) -> bool:
-        if self._try("lock") and self._try("taken.lock"):
-            return True
-        self._unlock()
+    def _try_free(self) -> bool:
+        """Lock the environment, unless somebody has it who could not lock it either."""
+        if self._try("lock"):
+            if self._try("taken.lock"):
+                # Only whoever takes over from this run may need it.
+                self._locks.pop().release()
+                return True
+            self._unlock()
         return False
 
     def _try(self, suffix: str) -> bool:

@@ -121,7 +121,7 @@ def _status_follows(evidence: Evidence) -> bool:
         "recovery_unverified": ("skipped", rollback.succeeded is True),
         "rollback_failed": ("failed", rollback.succeeded is not True),
         "not_recovered": ("failed", rollback.recovered is not True),
-        **{name: ("failed", gate.status == "failed" and same) for name in GATE_REASONS},
+        **dict.fromkeys(GATE_REASONS, ("failed", gate.status == "failed" and same)),
     }
     status, holds = rules.get(reason, ("failed", True))
     return evidence.status == status and holds
