@@ -40,6 +40,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     lost: bool
     """It had been healthy before, in the same gate."""
+    intermittent: bool
+    """Some attempts after `first` were healthy."""
     down_before: bool | None
     """Preflight found it down already; None when preflight did not look."""
 
@@ -73,6 +75,7 @@ def _failure(record: Evidence, gate: Gate, target: TargetResult) -> Failure:
         failed=len(bad),
         attempts=len(target.attempts),
         lost=bool(lost),
+        intermittent=good is not None and any(one.ok and one.at_ms > first.at_ms for one in target.attempts),
         down_before=None if before is None or not before.attempts else not before.healthy,
     )
 

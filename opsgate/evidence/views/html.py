@@ -96,11 +96,9 @@ def _answers(record: Evidence) -> list[tuple[str, str, str, str]]:
     """The four things asked in the night: question, answer, more, and what news it is."""
     down, back = down_since(record), up_again(record)
     if down and back:
-        outage = (
-            f"from {clock(down)} to {clock(back)}",
-            f"{span((back - down).total_seconds())} in all",
-            "bad",
-        )
+        how = "on and off, " if any(one.intermittent for one in failures(record)) else ""
+        took = f"{how}{span((back - down).total_seconds())} in all"
+        outage = f"from {clock(down)} to {clock(back)}", took, "bad"
     elif down:
         outage = f"since {clock(down)}", "nothing in this record shows it healthy again", "bad"
     elif record.status == "passed":

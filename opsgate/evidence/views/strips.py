@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COLUMNS: Final = 240
 """Bars of one strip; attempts that would share a column are drawn as one."""
 SEGMENTS: Final = 8
+EDGE: Final = 0.9
+"""Beyond this share of the width a label has no room on the right."""
 ROOM: Final = 0.25
 """Share of the width that the name of a kind may need on a phone."""
 MIDDLE: Final = 92
@@ -138,22 +140,17 @@ def _kinds(attempts: Sequence[Attempt], axis: _Axis) -> Iterable[Mark]:
         if not ok and kind and first >= free:
             free = first + axis.width * ROOM
             mark = axis.mark("kind", first, 0, kind)
-            yield msgspec.structs.replace(mark, y=MIDDLE + TALL - 2)
+            yield msgspec.structs.replace(mark, y=MIDDLE + TALL + 13)
 
 
 def _ticks(axis: _Axis) -> list[Mark]:
     seconds = axis.width / 1000
     step = next((one for one in _STEPS if seconds / one <= 6), _STEPS[-1])  # noqa: PLR2004 - fit a phone
-    return [
-        Mark(
-            "tick",
-            axis.at(i * step * 1000),
-            154,
-            span(i * step),
-            "end" if i * step > 0.93 * seconds else "start",
-        )
-        for i in range(int(seconds / step) + 1)
-    ]
+    ticks = []
+    for i in range(int(seconds / step) + 1):
+        side = "end" if i * step > EDGE * seconds else "start"
+        ticks.append(Mark("tick", axis.at(i * step * 1000), 164, span(i * step), side))
+    return ticks
 
 
 def _soak(target: TargetResult, soak: float, axis: _Axis) -> tuple[str, str] | None:
@@ -180,7 +177,7 @@ def _segments(attempts: Sequence[Attempt]) -> list[Segment]:
         what = "healthy" if first.ok else failure(first)
         if first.ok and first.detail.startswith("warning"):
             what = f"healthy, {failure(first)}"
-        when = f"{span(first.at_ms / 1000)} to {span(last.end_ms / 1000)}"
+        when = f"{first.at_ms / 1000:.1f} s to {last.end_ms / 1000:.1f} s"
         segments.append(Segment(first.ok, f"{when}: {what} ({count(len(group), 'attempt')}, {took} each)"))
     if len(segments) > SEGMENTS:
         left = len(segments) - SEGMENTS

@@ -144,7 +144,8 @@ def _why(one: Failure) -> str:
     since = f", first at {clock(one.since)}" if one.since else ""
     first = "" if failure(one.first) == failure(one.last) else f" (at first: {failure(one.first)})"
     before = {True: "; it was already down before the rollout", False: "; it was healthy before the rollout"}
-    failed = f"{one.failed} of {count(one.attempts, 'attempt')} failed"
+    how = "on and off, " if one.intermittent else ""
+    failed = f"{how}{one.failed} of {count(one.attempts, 'attempt')} failed"
     already = "" if one.down_before is None else before[one.down_before]
     return f"{name}{url}: {failure(one.last)}{first}{since}, {failed}{already}"
 
