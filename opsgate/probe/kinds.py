@@ -11,6 +11,9 @@ import msgspec
 
 from opsgate.errors import ConfigurationError
 from opsgate.probe.exchange import Exchange, ProbeFailure
+from opsgate.probe.pattern import Searcher
+from opsgate.probe.resolve import Resolver, connect
+from opsgate.probe.shell import Commands
 from opsgate.verdict.expect import Response, examine
 from opsgate.verdict.targets import Attempt, Kind, RevisionRule, Target
 
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from opsgate.probe.resolve import Resolver
-    from opsgate.probe.shell import Commands
     from opsgate.probe.transport import Fetched, Request
     from opsgate.redact import Redactor, Secret
 
@@ -70,14 +71,14 @@ class Prober:
         self.rule = rule or RevisionRule()
         self.lenient = lenient
         self.token = token
-        self.cwd = cwd
         self.clock = clock
         self.wall = wall
         self._lock = threading.RLock()
         self._requests: dict[int, tuple[Target, Request]] = {}
         self._contexts: dict[tuple[str | None, str | None], ssl.SSLContext] = {}
-        self._resolver: Resolver | None = None
-        self._commands: Commands | None = None
+        self.resolver = Resolver()
+        self.commands = Commands(environ, cwd)
+        self.searcher = Searcher()
 
     def prepare(self, targets: Iterable[Target]) -> None:
         """Work out beforehand what each target needs; raises `ConfigurationError` for what cannot be used."""
@@ -116,26 +117,7 @@ class Prober:
     def close(self) -> None:
         """End the commands that still run; none is started afterwards."""
         self.commands.close()
-
-    @property
-    def resolver(self) -> Resolver:
-        """Looks up names for all attempts of the run."""
-        with self._lock:
-            if self._resolver is None:
-                from opsgate.probe.resolve import Resolver
-
-                self._resolver = Resolver()
-            return self._resolver
-
-    @property
-    def commands(self) -> Commands:
-        """Runs the command targets of the run."""
-        with self._lock:
-            if self._commands is None:
-                from opsgate.probe.shell import Commands
-
-                self._commands = Commands(self.environ, self.cwd)
-            return self._commands
+        self.searcher.close()
 
     def request(self, target: Target) -> Request:
         """What to send to an http or https target; worked out once."""
@@ -186,7 +168,14 @@ def _probe_http(prober: Prober, target: Target, exchange: Exchange) -> Seen:
         elapsed_ms=elapsed_ms,
         tls_not_after=exchange.not_after,
     )
-    finding = examine(target.expect, response, rule=prober.rule, now=prober.wall(), lenient=prober.lenient)
+    finding = examine(
+        target.expect,
+        response,
+        rule=prober.rule,
+        now=prober.wall(),
+        lenient=prober.lenient,
+        find=lambda pattern, text: prober.searcher(pattern, text, exchange.left),
+    )
     kind, detail = finding.kind, finding.detail
     if fetched.failure is not None:
         # A wrong status stays the reason: that its page was cut off as well is a detail.
@@ -211,8 +200,6 @@ def _retry_after(fetched: Fetched, wall: Callable[[], float]) -> float | None:
 
 
 def _probe_tcp(prober: Prober, target: Target, exchange: Exchange) -> Seen:
-    from opsgate.probe.resolve import connect
-
     url = urlsplit(target.url or "")
     connect(prober.resolver.resolve(url.hostname or "", url.port or 0, exchange), exchange).close()
     return Seen(detail="connection accepted")
