@@ -188,8 +188,10 @@ class HookRunner(Local):
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN and _in_main_thread():
             # Inherited, "ignore" makes the kernel forget exit codes: each failure would look like success.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._output, theirs = os.pipe()
-        os.set_blocking(self._output, False)
+        try:
+            self._output, theirs = os.pipe()
+        except OSError as exc:
+            raise NotStarted(_reason(exc)) from None
         self._readable.register(self._output, select.POLLIN)
         try:
             self._child = self.process = subprocess.Popen(
@@ -210,20 +212,24 @@ class HookRunner(Local):
         """Read until the hook has exited, or has been ended with its group."""
         limit_at = time.monotonic() + self._limit
         while not self._over():
-            self._read(TICK)
-            now = time.monotonic()
-            if self.ending != "interrupted" and self._cut():
-                self._end("interrupted", min(CUT_GRACE, self._grace))
-            elif not self.ending and now >= limit_at and not self._exited():
-                self._end("timed out", self._grace)
-            if now >= self._kill_at and not self._killed_at:
-                self._signal(signal.SIGKILL)
-                self._killed_at = now
-        end = time.monotonic() + DRAIN
-        while self._output >= 0 and (left := end - time.monotonic()) > 0:
-            self._read(left)
+            if self._output >= 0:
+                self._read(TICK)
+            else:
+                time.sleep(TICK if self.ending else TICK / 10)
+            self._enforce(limit_at)
+        self._read(DRAIN)
         if self._exited() and self._child is not None:
             self._child.wait()
+
+    def _enforce(self, limit_at: float) -> None:
+        now = time.monotonic()
+        if self.ending != "interrupted" and self._cut():
+            self._end("interrupted", min(CUT_GRACE, self._grace))
+        elif not self.ending and now >= limit_at and not self._exited():
+            self._end("timed out", self._grace)
+        if now >= self._kill_at and not self._killed_at:
+            self._signal(signal.SIGKILL)
+            self._killed_at = now
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002 - Invoke's signature
         """Ctrl-C where nobody handles SIGINT: the hook is ended, `wait` goes on."""
@@ -295,20 +301,15 @@ class HookRunner(Local):
             return
 
     def _read(self, seconds: float) -> None:
-        """Wait for output, at most that long, and take one piece of it."""
-        if self._output < 0:
-            time.sleep(min(seconds, 0.005))
-            return
-        if not self._readable.poll(seconds * 1000):
-            return
-        try:
-            data = os.read(self._output, 64 * 1024)
-        except BlockingIOError:
-            return
-        if data:
-            self._stream.feed(data)
-        else:
-            self._close()
+        """Take what comes for so long, or until the output has ended."""
+        end = time.monotonic() + seconds
+        while self._output >= 0 and (left := end - time.monotonic()) > 0:
+            if not self._readable.poll(left * 1000):
+                return
+            if data := os.read(self._output, 64 * 1024):
+                self._stream.feed(data)
+            else:
+                self._close()
 
     def _close(self) -> None:
         if self._output >= 0:

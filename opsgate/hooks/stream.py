@@ -31,7 +31,7 @@ LAST: Final = 20
 """Lines shown at the end of a flood."""
 
 _UNSAFE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]+"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]+"
 )
 _COMMAND: Final = re.compile(r"^([^\S\n]*)::|##(?=\[)", re.MULTILINE)
 
