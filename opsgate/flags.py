@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COMMON = {
-    "env": "environment of the configuration file (default: OPSGATE_ENV, its default_environment, or 'default')",
+    "env": "environment of the configuration file (default: OPSGATE_ENV, its default_environment, 'default')",
     "evidence-dir": "where evidence is kept (default: artifacts/rollout)",
     "json": "print the evidence record as one JSON document on stdout (default: a short summary)",
 }
@@ -16,7 +16,7 @@ POLICY = {
     "flaps": "how often a target may lose health before it counts as unstable (default: 2)",
 }
 GATE = {
-    "url": "required URL to probe, repeatable; replaces the configured ones (default: those of the environment)",
+    "url": "required URL to probe, repeatable; replaces the configured ones (default: the environment's)",
     **POLICY,
     "revision": "revision being released (default: OPSGATE_REVISION, what a hook left, or the commit)",
     "rollback": "roll back by itself when the gate fails (default: yes, if one is configured)",
@@ -33,7 +33,7 @@ EVIDENCE = {
     "replay": "decide recorded gates again under the policy flags given (default: no)",
     "format": "text, json, md, html, junit, env or intoto (default: text)",
     "output": "write to this file (default: stdout)",
-    "since": "with --history: only runs from this UTC date or time on, or younger than e.g. 7d (default: all)",
+    "since": "with --history: only runs from this UTC date on, or younger than e.g. 7d (default: all)",
     "status": "with --history: only passed, failed or skipped runs (default: all)",
     "head": "with --verify: a ledger hash kept elsewhere, which must still be in the chain (default: none)",
 }

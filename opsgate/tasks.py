@@ -90,7 +90,7 @@ def _print(text: str) -> None:
         "dry-run": "print the whole plan and run nothing (default: no)",
     },
 )
-def release(  # noqa: PLR0913 - one parameter a flag
+def release(
     _context: Context,
     url: list[str],
     skip: list[str],
@@ -113,7 +113,8 @@ def release(  # noqa: PLR0913 - one parameter a flag
     given = dict(locals())
 
     def body() -> int:
-        from opsgate.stages import plan, release as stages
+        from opsgate.stages import plan
+        from opsgate.stages import release as stages
 
         skipped = stages.skipped(skip, gate_only=gate_only)
         settings = _settings(given)
@@ -144,7 +145,7 @@ def publish(
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
-def deploy(  # noqa: PLR0913 - one parameter a flag
+def deploy(
     _context: Context,
     url: list[str],
     env: str | None = None,
@@ -175,7 +176,7 @@ def deploy(  # noqa: PLR0913 - one parameter a flag
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
-def gate(  # noqa: PLR0913 - one parameter a flag
+def gate(
     _context: Context,
     url: list[str],
     env: str | None = None,
@@ -214,7 +215,7 @@ def gate(  # noqa: PLR0913 - one parameter a flag
         "dry-run": "print what would be run (default: no)",
     },
 )
-def rollback(  # noqa: PLR0913 - one parameter a flag
+def rollback(
     _context: Context,
     env: str | None = None,
     reason: str | None = None,
@@ -235,7 +236,8 @@ def rollback(  # noqa: PLR0913 - one parameter a flag
     given = dict(locals())
 
     def body() -> int:
-        from opsgate.stages import plan, rollback as stage
+        from opsgate.stages import plan
+        from opsgate.stages import rollback as stage
 
         settings = _settings(given, needs=ROLLBACK_NEEDS)
         stage.require(settings)
@@ -262,7 +264,7 @@ def evidence(
     history: bool = False,
     verify: bool = False,
     replay: bool = False,
-    format: str = "text",
+    format: str = "text",  # noqa: A002 - the flag's name
     output: str | None = None,
     since: str | None = None,
     status: str | None = None,

@@ -115,7 +115,7 @@ class Preflight(Stage, kw_only=True):
     """What was looked at before the first side effect, and the baseline of each target."""
 
     targets: list[TargetResult] | UnsetType = UNSET
-    rollback_check: Command | None | UnsetType = UNSET
+    rollback_check: Command | UnsetType | None = UNSET
     warnings: list[str] | UnsetType = UNSET
 
 
@@ -151,7 +151,7 @@ class Gate(Stage, kw_only=True):
 
     status_reason: StatusReason | UnsetType = UNSET
     policy: Policy | UnsetType = UNSET
-    revision: str | None | UnsetType = UNSET
+    revision: str | UnsetType | None = UNSET
     """The revision that the targets had to report; null when it was not judged."""
     targets: list[TargetResult] | UnsetType = UNSET
     control: list[TargetResult] | UnsetType = UNSET
@@ -183,15 +183,15 @@ class Rollback(Stage, kw_only=True):
     """The rollback, or why there was none."""
 
     attempted: bool | UnsetType = UNSET
-    withheld: Withheld | None | UnsetType = UNSET
-    trigger: Literal["auto", "manual"] | None | UnsetType = UNSET
-    reason: str | None | UnsetType = UNSET
-    succeeded: bool | None | UnsetType = UNSET
-    recovered: bool | None | UnsetType = UNSET
-    exit_code: int | None | UnsetType = UNSET
+    withheld: Withheld | UnsetType | None = UNSET
+    trigger: Literal["auto", "manual"] | UnsetType | None = UNSET
+    reason: str | UnsetType | None = UNSET
+    succeeded: bool | UnsetType | None = UNSET
+    recovered: bool | UnsetType | None = UNSET
+    exit_code: int | UnsetType | None = UNSET
     commands: list[Command] | UnsetType = UNSET
     recovery: Gate | UnsetType = UNSET
-    last_good: Rollout | None | UnsetType = UNSET
+    last_good: Rollout | UnsetType | None = UNSET
     took_over: TakenOver | UnsetType = UNSET
 
 
@@ -236,8 +236,23 @@ class Evidence(msgspec.Struct, kw_only=True):
 
 # What a machine reads stays as it is, even where a short secret happens to have the same value.
 _STRUCTURAL = frozenset(
-    "schema opsgate_version run_id environment trigger started_at finished_at status status_reason kind "
-    "withheld previous digest tls_not_after remote_ip".split()
+    [
+        "schema",
+        "opsgate_version",
+        "run_id",
+        "environment",
+        "trigger",
+        "started_at",
+        "finished_at",
+        "status",
+        "status_reason",
+        "kind",
+        "withheld",
+        "previous",
+        "digest",
+        "tls_not_after",
+        "remote_ip",
+    ]
 )
 
 

@@ -6,6 +6,7 @@ The crew owns the clock, so a test or a simulation can bring its own.
 
 from __future__ import annotations
 
+import heapq
 import math
 import queue
 import random
@@ -30,7 +31,8 @@ Probe = Callable[[Target, float, int], Reply]
 class Crew(Protocol):
     """Makes attempts, all targets concurrently. Times in ms since the crew began."""
 
-    def now_ms(self) -> float: ...
+    def now_ms(self) -> float:
+        """The crew's time."""
 
     def start(self, index: int, target: Target, limit_s: float, until_ms: float) -> None:
         """Begin one attempt that ends within `limit_s`, and by `until_ms`."""
@@ -48,9 +50,11 @@ class Threads:
         self._inboxes: dict[int, queue.SimpleQueue[tuple[Target, float, float] | None]] = {}
 
     def now_ms(self) -> float:
+        """Time since the crew began."""
         return (self._clock() - self._began) * 1000
 
     def start(self, index: int, target: Target, limit_s: float, until_ms: float) -> None:
+        """See `Crew.start`."""
         inbox = self._inboxes.get(index)
         if inbox is None:
             inbox = self._inboxes[index] = queue.SimpleQueue()
@@ -58,6 +62,7 @@ class Threads:
         inbox.put((target, limit_s, until_ms))
 
     def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
+        """See `Crew.next_reply`."""
         try:
             return self._replies.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
@@ -119,7 +124,12 @@ class Watch:
         on_attempt: Callable[[int, Attempt, Run], None] = lambda _index, _attempt, _run: None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        pace = Pace(interval_ms=policy.interval * 1000, deadline_ms=policy.deadline * 1000, latest_ms=latest_start_ms(policy) - LAST_CHANCE, rng=rng)
+        pace = Pace(
+            interval_ms=policy.interval * 1000,
+            deadline_ms=policy.deadline * 1000,
+            latest_ms=latest_start_ms(policy) - LAST_CHANCE,
+            rng=rng,
+        )
         self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
         self._deadline = policy.deadline * 1000
         self.lanes = tuple(Lane(target, pace) for target in targets)
@@ -127,6 +137,7 @@ class Watch:
         self._required = tuple(lane for lane in self.lanes if lane.target.required)
         self._active = self.lanes
         self._soak_end: float | None = None
+        self._queue = [(0.0, index) for index in range(len(self.lanes))]
 
     def run(self) -> Verdict:
         """Probe until there is a verdict; `check` is asked many times a second and may raise."""
@@ -137,8 +148,8 @@ class Watch:
             if now >= self._deadline:
                 return self._at_deadline()
             self._begin_control(now)
-            self._dispatch(now)
-            arrived = self._crew.next_reply(min(TURN, (self._wake_ms() - now) / 1000))
+            due = min(self._dispatch(now), self._deadline)
+            arrived = self._crew.next_reply(min(TURN, (due - now) / 1000))
             if arrived:
                 verdict = self._take(*arrived)
             elif self._control_under_way():
@@ -148,11 +159,15 @@ class Watch:
     def _take(self, index: int, reply: Reply) -> Verdict:
         lane = self._active[index]
         lane.take(reply, self._policy)
+        verdict: Verdict = Waiting()
         if index < len(self.lanes):
             self._on_attempt(index, reply.attempt, lane.run)
-            if not lane.target.required or not may_settle(lane.run, self._policy):
-                return Waiting()
-        return self._judge(reply.attempt.end_ms)
+            if lane.target.required and may_settle(lane.run, self._policy):
+                verdict = self._judge(reply.attempt.end_ms)
+        else:
+            verdict = self._judge(reply.attempt.end_ms)
+        self._schedule(index, lane)
+        return verdict
 
     def _judge(self, now_ms: float) -> Verdict:
         verdict = decide(
@@ -163,26 +178,31 @@ class Watch:
         )
         if isinstance(verdict, Waiting) and verdict.probe_at_ms != self._soak_end:
             self._soak_end = verdict.probe_at_ms
+            for index, lane in enumerate(self.lanes):
+                if lane.busy_since_ms is None:
+                    self._schedule(index, lane)
         return verdict
 
-    def _dispatch(self, now: float) -> None:
-        """Start every attempt that is due, and at the common end of the soak one of each target."""
-        soaked = self._soak_end is not None and now >= self._soak_end
-        for index, lane in enumerate(self._active):
-            if lane.busy_since_ms is not None:
-                continue
-            overdue = soaked and lane.target.required and lane.run.last_ms < (self._soak_end or 0.0)
-            if lane.due_ms <= now or (overdue and index < len(self.lanes)):
+    def _schedule(self, index: int, lane: Lane) -> None:
+        """Queue a lane's next attempt, at the common end of the soak if that comes first."""
+        soak_end = self._soak_end
+        if soak_end is not None and lane.target.required and lane.run.last_ms < soak_end:
+            lane.due_ms = min(lane.due_ms, max(soak_end, lane.run.end_ms))
+        heapq.heappush(self._queue, (lane.due_ms, index))
+
+    def _dispatch(self, now: float) -> float:
+        """Start every attempt that is due; when the next one will be."""
+        while self._queue:
+            due, index = self._queue[0]
+            lane = self._active[index]
+            if due > now and due == lane.due_ms:
+                return due
+            heapq.heappop(self._queue)
+            # A lane that was queued again for an earlier time leaves its old place behind.
+            if due == lane.due_ms and lane.busy_since_ms is None:
                 lane.busy_since_ms = now
                 self._crew.start(index, lane.target, self._policy.attempt_timeout, self._deadline)
-
-    def _wake_ms(self) -> float:
-        due = min(
-            (lane.due_ms for lane in self._active if lane.busy_since_ms is None), default=self._deadline
-        )
-        if self._soak_end is not None and self._soak_end > self._crew.now_ms():
-            due = min(due, self._soak_end)
-        return min(due, self._deadline)
+        return self._deadline
 
     def _begin_control(self, now: float) -> None:
         """Ask the control URLs once nothing has been heard from any required target.
@@ -196,6 +216,8 @@ class Watch:
             all(run.attempts for run in runs) or now >= self._deadline / 4
         ):
             self._active = self.lanes + self.control
+            for index in range(len(self.lanes), len(self._active)):
+                heapq.heappush(self._queue, (0.0, index))
 
     def _control_under_way(self) -> bool:
         return len(self._active) > len(self.lanes)

@@ -1,4 +1,4 @@
-"""The evidence task: one run shown or rendered, all runs verified, listed, or decided again. Changes nothing."""
+"""The evidence task: one run shown, all runs verified, listed, or decided again. Changes nothing."""
 
 from __future__ import annotations
 

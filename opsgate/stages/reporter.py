@@ -16,23 +16,29 @@ class Reporter(Protocol):
     def started(self, record: Evidence, *, verdict_by: float | None) -> None:
         """A run begins; `verdict_by` is the worst case, in seconds since the epoch."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Something worth a line."""
 
-    def warn(self, text: str) -> None: ...
+    def warn(self, text: str) -> None:
+        """Something that may need attention."""
 
-    def stage(self, name: str, text: str = "") -> None: ...
+    def stage(self, name: str, text: str = "") -> None:
+        """A stage begins."""
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None: ...
+    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+        """A stage has ended."""
 
     def hook_line(self, label: str, line: str) -> None:
         """A line of a hook's output, masked and harmless already."""
 
-    def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None: ...
+    def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
+        """Probing begins; `label` is `gate` or `recovery`."""
 
     def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
         """Each attempt of the targets last given to `probing`."""
 
-    def probed(self, verdict: Verdict) -> None: ...
+    def probed(self, verdict: Verdict) -> None:
+        """Probing is over."""
 
     def finished(self, record: Evidence, head: str | None) -> None:
         """The run is over; `head` is the ledger's newest hash."""

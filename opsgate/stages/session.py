@@ -49,7 +49,7 @@ class Session:
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
         self.evidence_error: EvidenceError | None = None
         self.judges_revision = bool(settings.revision or record.revision)
-        """A flag, a variable, the run that is continued, or a rollout of our own says which revision is due."""
+        """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
         record.revision = settings.revision or record.revision
 
     def judge_revision(self) -> None:
@@ -177,7 +177,7 @@ class Session:
 
 
 def commit_revision(environ: Mapping[str, str], directory: Path) -> str | None:
-    """The commit's first 12 characters: `GITHUB_SHA`, else what git says of `directory`; None without either."""
+    """The commit's first 12 characters: of `GITHUB_SHA`, else of what git has checked out in `directory`."""
     sha = environ.get("GITHUB_SHA", "")
     if not sha:
         try:
