@@ -155,10 +155,12 @@ class Store:
                 tail.cut()
                 _remove(waiting, *latest)
                 raise
-            sync_directory(directory)
-            for path in latest:
-                path.replace(self.directory / path.name[1:].removesuffix(".tmp"))
-            sync_directory(self.directory)
+            # The run is finished; `complete` makes up for what fails from here on.
+            with suppress(OSError):
+                sync_directory(directory)
+                for path in latest:
+                    path.replace(self.directory / path.name[1:].removesuffix(".tmp"))
+                sync_directory(self.directory)
         return line
 
     def complete(self) -> None:

@@ -165,8 +165,8 @@ def _schema(run_id: str, file: str, data: bytes) -> Any:
     """The record if it keeps to its schema; says what is wrong otherwise. A generator that returns it."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        if (written := fields.get("schema")) is not None and written != msgspec.json.encode(SCHEMA):
-            schema = msgspec.json.decode(written)
+        schema = msgspec.json.decode(fields["schema"]) if "schema" in fields else SCHEMA
+        if schema != SCHEMA:
             yield Mismatch(
                 run_id=run_id, file=file, cause="written by another version", detail=f"schema is {schema!r}"
             )

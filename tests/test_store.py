@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import files
+from opsgate.evidence.record import decode, json_schema
+from opsgate.evidence.store import Store
+from opsgate.evidence.verify import verify
+from opsgate.redact import Redactor
+from tests import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return runs.store_in(tmp_path)
+
+
+def shown(store: Store) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((store.directory / "latest.json").read_text())
+    return document
+
+
+# --- one run -----------------------------------------------------------------------------------------
+
+
+def test_the_record_exists_as_failed_before_anything_happens(store: Store) -> None:
+    store.begin(runs.record("r1"))
+    document = json.loads((store.directory / "r1" / "evidence.json").read_text())
+    assert (document["status"], document["status_reason"], document["finished_at"]) == (
+        "failed",
+        "interrupted",
+        None,
+    )
+    assert shown(store) == document
+    assert "ROLLOUT_GATE_STATUS=failed\n" in (store.directory / "latest.env").read_text()
+    assert store.ledger.read() == []
+
+
+def test_a_finished_run_has_its_record_its_line_and_latest(store: Store) -> None:
+    line = runs.add_passed(store, "r1", "v41")
+    data = (store.directory / "r1" / "evidence.json").read_bytes()
+    assert (store.directory / "latest.json").read_bytes() == data
+    assert line.sha256 == hashlib.sha256(data).hexdigest()
+    assert (line.status, line.revision, line.deployed, line.task) == ("passed", "v41", True, "release")
+    assert store.head() == line.hash
+    assert sorted(item.name for item in (store.directory / "r1").iterdir()) == ["evidence.json"]
+    assert not list(store.directory.glob(".*.tmp"))
+
+
+def test_previous_is_the_last_hash_before_the_run(store: Store) -> None:
+    first = runs.add_passed(store, "r1")
+    store.begin(runs.record("r2"))
+    runs.add_passed(store, "r3", environment="staging")
+    runs.add_passed(store, "r4")
+    assert [store.load(run_id).previous for run_id in ("r1", "r2", "r3")] == [None, first.hash, first.hash]
+    assert store.load("r4").previous == store.ledger.read()[1].hash
+
+
+def test_a_run_continued_by_another_task_keeps_its_previous_and_gets_a_second_line(store: Store) -> None:
+    runs.add_passed(store, "r0")
+    published = runs.record("r1", trigger="publish")
+    runs.add(store, runs.deployed(published))
+    runs.add_passed(store, "r2", environment="staging")
+    gate = store.load("r1")
+    before = gate.previous
+    gate.trigger, gate.finished_at, gate.status, gate.status_reason = "gate", None, "failed", "interrupted"
+    store.begin(gate, continuing=True)
+    assert gate.previous == before
+    assert shown(store)["run_id"] == "r1"
+    store.finish(runs.ended(runs.gated(gate, runs.probed("+++++"))), "gate")
+    assert [line.task for line in store.ledger.read() if line.run_id == "r1"] == ["publish", "gate"]
+    assert verify(store).ok
+
+
+def test_a_new_run_never_takes_the_place_of_another(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    with pytest.raises(ConfigurationError, match="r1 exists already"):
+        store.begin(runs.record("r1"))
+    assert store.load("r1").status == "passed"
+
+
+def test_a_damaged_record_is_put_aside_not_overwritten(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    (store.directory / "r1" / "evidence.json").write_text("{")
+    store.begin(runs.record("r1"))
+    assert (store.directory / "r1" / "evidence.json.damaged").read_text() == "{"
+
+
+def test_a_run_whose_record_was_lost_begins_where_it_began(store: Store) -> None:
+    runs.add_passed(store, "r0")
+    first = runs.add_passed(store, "r1")
+    runs.add_passed(store, "r2")
+    (store.directory / "r1" / "evidence.json").unlink()
+    again = runs.record("r1")
+    store.begin(again)
+    assert again.previous == first.prev
+
+
+def test_secrets_are_masked_in_the_record_latest_and_the_ledger(tmp_path: Path) -> None:
+    store = Store(tmp_path / "rollout", Redactor(["hunter2-hunter2"]))
+    store.prepare()
+    runs.add(store, runs.deployed(runs.record("r1", revision="v-hunter2-hunter2"), runs.probed("+++++")))
+    written = b"".join(path.read_bytes() for path in store.directory.rglob("*") if path.is_file())
+    assert b"v-***" in written
+    assert b"hunter2" not in written
+    assert verify(store).ok
+
+
+@pytest.mark.parametrize("run_id", ["../r1", "a/b", ".hidden", "", "r" * 65, "r1\n", "ü"])
+def test_a_run_id_never_leads_out_of_the_directory(store: Store, run_id: str) -> None:
+    for act in (store.run_directory, store.exists, store.load):
+        with pytest.raises(ConfigurationError, match="is not a run id"):
+            act(run_id)
+
+
+def test_what_is_wrong_with_a_record_is_said(store: Store) -> None:
+    with pytest.raises(ConfigurationError, match="no record of run r1"):
+        store.load("r1")
+    (store.directory / "r1").mkdir()
+    (store.directory / "r1" / "evidence.json").write_text('{"schema": "opsgate/evidence/v1"}')
+    with pytest.raises(EvidenceError, match=r"r1/evidence\.json is damaged: .*run_id"):
+        store.load("r1")
+
+
+# --- latest ------------------------------------------------------------------------------------------
+
+
+def test_latest_is_the_newest_run_of_all_or_of_one_environment(store: Store) -> None:
+    assert store.latest() is None
+    runs.add_passed(store, "r1", start=0)
+    runs.add_passed(store, "r2", environment="staging", start=10)
+    store.begin(runs.record("r3", environment="qa", start=20))
+    for environment, expected in ((None, "r3"), ("production", "r1"), ("staging", "r2"), ("qa", "r3")):
+        newest = store.latest(environment)
+        assert newest is not None
+        assert newest.run_id == expected
+    assert store.latest("nowhere") is None
+
+
+def test_a_killed_run_is_the_latest_of_its_environment(store: Store) -> None:
+    runs.add_passed(store, "r1", start=0)
+    store.begin(runs.record("r2", start=10))
+    runs.add_passed(store, "r3", environment="staging", start=20)
+    newest = store.latest("production")
+    assert newest is not None
+    assert newest.run_id == "r2"
+
+
+def test_without_latest_json_the_ledger_says_which_run_is_the_latest(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    runs.add_passed(store, "r2")
+    (store.directory / "latest.json").unlink()
+    newest = store.latest()
+    assert newest is not None
+    assert newest.run_id == "r2"
+    store.complete()
+    assert shown(store)["run_id"] == "r2"
+
+
+# --- killed at each step -----------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests import runs
+
+base = Path(sys.argv[1])
+STEPS = ("open", "write", "fsync", "replace", "rename", "unlink", "mkdir", "ftruncate", "close")
+
+
+def count(limit):
+    left = [limit]
+    def wrapped(real):
+        def step(*args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+        return step
+    for name in STEPS:
+        setattr(os, name, wrapped(getattr(os, name)))
+
+
+def prepared(directory):
+    store = runs.store_in(directory)
+    runs.add_passed(store, "r1", "v1")
+    return store
+
+
+def one_run(store):
+    store.complete()
+    evidence = runs.record("r2", revision="v2")
+    store.begin(evidence)
+    runs.deployed(evidence, runs.probed("+++++"))
+    evidence.status, evidence.status_reason = "failed", "interrupted"
+    store.save(evidence)
+    evidence.status, evidence.status_reason = "passed", "all_probes_healthy"
+    store.finish(runs.ended(evidence), "release")
+
+
+number = 0
+while True:
+    store = prepared(base / str(number))
+    child = os.fork()
+    if child == 0:
+        count(number)
+        one_run(store)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+    number += 1
+print(number)
+"""
+
+
+def test_a_run_killed_at_any_step_is_whole_or_not_passed(tmp_path: Path) -> None:
+    swept = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+    )
+    steps = int(swept.stdout)
+    assert steps > 40
+    outcomes = [_after_the_kill(tmp_path / str(number)) for number in range(steps + 1)]
+    assert outcomes == sorted(outcomes)
+    assert {False, True} == set(outcomes)
+
+
+def _after_the_kill(directory: Path) -> bool:
+    """Whether the killed run counts as finished; whatever it is, everything must agree."""
+    store = Store(directory / "rollout", Redactor())
+    finished = any(line.run_id == "r2" for line in store.ledger.read())
+    for path in (store.directory / "latest.json", store.directory / "r2" / "evidence.json"):
+        if path.exists() and (evidence := decode(path.read_bytes())).run_id == "r2":
+            assert finished or evidence.status == "failed"
+    store.prepare()
+    store.complete()
+    if finished:
+        assert store.load("r2").status == "passed"
+        assert shown(store)["status"] == "passed"
+    report = verify(store)
+    assert report.mismatches == ()
+    assert report.unfinished == (() if finished or not store.exists("r2") else ("r2",))
+    runs.add_passed(store, "r3", "v3")
+    assert not list(store.directory.glob(".latest*"))
+    assert verify(store).mismatches == ()
+    good = store.last_good("production", revision="v3", images=())
+    assert good is not None
+    assert good.revision == ("v2" if finished else "v1")
+    return finished
+
+
+def test_a_final_record_without_a_line_is_thrown_away_not_believed(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    evidence = runs.record("r2")
+    store.begin(evidence)
+    waiting = store.directory / "r2" / "evidence.json.final"
+    waiting.write_bytes((store.directory / "r1" / "evidence.json").read_bytes())
+    store.complete()
+    assert not waiting.exists()
+    assert store.load("r2").status == "failed"
+
+
+def test_completing_with_nothing_to_complete_writes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.add_passed(store, "r1")
+    monkeypatch.setattr(os, "write", lambda *_: pytest.fail("something was written"))
+    store.complete()
+
+
+def test_an_edited_latest_json_is_left_for_verify_to_report(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    path = store.directory / "latest.json"
+    path.write_bytes(path.read_bytes().replace(b'"passed"', b'"failed"', 1))
+    edited = path.read_bytes()
+    store.complete()
+    assert path.read_bytes() == edited
+
+
+# --- no place to write -------------------------------------------------------------------------------
+
+
+def test_prepare_makes_the_directory_and_keeps_it_out_of_git(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a" / "b", Redactor())
+    store.prepare()
+    store.prepare()
+    assert [(item.name, item.read_text()) for item in store.directory.iterdir()] == [(".gitignore", "*\n")]
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(EvidenceError, match=r"preparing .* failed: .*/file.*: ") as caught:
+            Store(directory, Redactor()).prepare()
+        assert "--evidence-dir" in caught.value.hint
+
+
+def test_a_directory_that_vanishes_during_the_run_is_an_error_not_a_crash(store: Store) -> None:
+    evidence = runs.record("r1")
+    store.begin(evidence)
+    store.directory.rename(store.directory.with_name("elsewhere"))
+    for act in (lambda: store.save(evidence), lambda: store.finish(runs.ended(evidence), "release")):
+        with pytest.raises(EvidenceError, match="No such file or directory"):
+            act()
+    assert not store.directory.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "opsgate-test", str(place)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_on_a_full_disk_nothing_is_lost_and_nothing_says_passed(small_disk: Path) -> None:
+    store = runs.store_in(small_disk)
+    runs.add_passed(store, "r1")
+    evidence = runs.record("r2")
+    store.begin(evidence)
+    kept = (store.directory / "ledger.jsonl").read_bytes()
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(b"x" * 256 * 1024)
+    runs.deployed(evidence, runs.probed("+++++"))
+    for act in (lambda: store.save(evidence), lambda: store.finish(runs.ended(evidence), "release")):
+        with pytest.raises(EvidenceError, match="No space left on device"):
+            act()
+    with pytest.raises(EvidenceError, match="No space left on device"):
+        store.prepare()
+    assert (store.directory / "ledger.jsonl").read_bytes() == kept
+    assert store.load("r2").status_reason == "interrupted"
+    assert not [path for path in store.directory.rglob("*") if path.suffix in {".tmp", ".final"}]
+    filler.unlink()
+    assert verify(store).ok
+    store.finish(evidence, "release")
+    assert verify(store).ok
+
+
+@pytest.mark.parametrize("failing", range(10))
+def test_a_run_that_cannot_finish_stays_unfinished_whatever_fails(
+    store: Store, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Each fsync and rename of `finish` fails once."""
+    runs.add_passed(store, "r1")
+    evidence = runs.deployed(runs.record("r2"), runs.probed("+++++"))
+    store.begin(evidence)
+    evidence.status, evidence.status_reason = "failed", "interrupted"
+    store.save(evidence)
+    evidence.status, evidence.status_reason = "passed", "all_probes_healthy"
+    calls: list[str] = []
+
+    def failing_once(name: str) -> None:
+        real = getattr(os, name)
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            if len(calls) == failing + 1:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, step)
+
+    for name in ("fsync", "replace", "rename"):
+        failing_once(name)
+    finished = False
+    with suppress(EvidenceError):
+        store.finish(runs.ended(evidence), "release")
+        finished = True
+    assert len(calls) > failing
+    monkeypatch.undo()
+    store.complete()
+    assert any(line.run_id == "r2" for line in store.ledger.read()) is finished
+    assert shown(store)["status"] == store.load("r2").status
+    assert (store.load("r2").status == "passed") is finished
+    assert verify(store).mismatches == ()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    files.replace_durably(path, b"old")
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        files.replace_durably(path, b"new")
+    assert [(item.name, item.read_bytes()) for item in tmp_path.iterdir()] == [("file", b"old")]
+
+
+# --- schema ------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_schema_is_that_of_the_records() -> None:
+    shipped = ROOT / "opsgate" / "evidence" / "evidence.schema.json"
+    assert json.loads(shipped.read_text()) == json.loads(json.dumps(json_schema()))
+
+
+def test_records_keep_to_the_shipped_schema(store: Store) -> None:
+    import jsonschema
+
+    runs.add_passed(store, "r1", "v1", images=[runs.image()])
+    runs.add_failed(store, "r2", "v2")
+    store.begin(runs.record("r3"))
+    for run_id in ("r1", "r2", "r3"):
+        jsonschema.validate(json.loads(store.read_bytes(run_id)), json_schema())
