@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsgate.evidence import lines, verdicts
+from opsgate.evidence.ledger import chained
+from opsgate.evidence.record import decode
+from opsgate.evidence.verify import Report, verify
+from opsgate.verdict.targets import Policy
+from tests import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from opsgate.evidence.record import Evidence
+    from opsgate.evidence.store import Store
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A history of four runs, as files."""
+    store = runs.store_in(tmp_path_factory.mktemp("original"))
+    runs.add_passed(store, "r1", "v1", start=0)
+    runs.add_failed(store, "r2", "v2", start=100)
+    store.begin(runs.record("r3", start=200))
+    runs.add_passed(store, "r4", "v4", start=300)
+    runs.add(store, runs.rolled_back(runs.record("r5", trigger="rollback", start=400), trigger="manual"))
+    paths = [path for path in store.directory.rglob("*") if path.is_file() and path.name != ".gitignore"]
+    return {str(path.relative_to(store.directory)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def store(tmp_path: Path, original: dict[str, bytes]) -> Store:
+    store = runs.store_in(tmp_path)
+    for name, data in original.items():
+        path = store.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    return store
+
+
+def causes(report: Report) -> list[tuple[str | None, str, str]]:
+    return [(item.run_id, item.file, item.cause) for item in report.mismatches]
+
+
+def ledger_lines(store: Store) -> list[bytes]:
+    return store.ledger.path.read_bytes().splitlines(keepends=True)
+
+
+def forge(store: Store, run_id: str, change: Callable[[Evidence], object]) -> None:
+    """Change a record, and all records and lines after it so that every hash fits."""
+    written, last = b"", None
+    new: dict[str | None, str] = {}
+    for line in store.ledger.read():
+        path = store.directory / line.run_id / "evidence.json"
+        evidence = decode(path.read_bytes())
+        evidence.previous = new.get(evidence.previous, evidence.previous)
+        if line.run_id == run_id:
+            change(evidence)
+        data = msgspec.json.format(msgspec.json.encode(evidence), indent=2) + b"\n"
+        path.write_bytes(data)
+        last = chained(lines.draft(evidence, evidence.trigger, hashlib.sha256(data).hexdigest()), last)
+        new[line.hash] = last.hash
+        written += msgspec.json.encode(last, order="sorted") + b"\n"
+    store.ledger.path.write_bytes(written)
+    (store.directory / "latest.json").unlink(missing_ok=True)
+
+
+def test_an_untouched_history_is_ok_and_lists_what_has_no_end(store: Store) -> None:
+    report = verify(store)
+    assert report.ok
+    assert (report.runs, report.lines, report.unfinished) == (4, 4, ("r3",))
+    assert report.head == store.head()
+
+
+def test_an_empty_directory_is_ok(tmp_path: Path) -> None:
+    assert verify(runs.store_in(tmp_path)) == Report(runs=0, lines=0, mismatches=(), unfinished=(), head=None)
+
+
+def test_every_flipped_byte_of_a_finished_record_names_its_run(store: Store) -> None:
+    path = store.directory / "r2" / "evidence.json"
+    data = path.read_bytes()
+    for place in range(0, len(data), 97):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        report = verify(store)
+        assert not report.ok
+        assert report.mismatches[0].file == "r2/evidence.json"
+        assert "r2" not in report.unfinished
+
+
+def test_a_byte_flipped_around_the_end_does_not_make_a_run_unfinished(store: Store) -> None:
+    path = store.directory / "r1" / "evidence.json"
+    data = path.read_bytes()
+    start = data.index(b'"finished_at"')
+    for place in range(start, start + 45):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            assert not verify(store).ok
+
+
+def test_every_flipped_byte_of_the_ledger_is_found_in_its_line(store: Store) -> None:
+    data = store.ledger.path.read_bytes()
+    for place in range(0, len(data) - 1, 41):
+        store.ledger.path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        report = verify(store)
+        number = data[:place].count(b"\n") + 1
+        assert not report.ok
+        assert report.mismatches[0].file == f"ledger.jsonl line {number}"
+
+
+def test_the_first_thing_off_comes_first(store: Store) -> None:
+    for run_id in ("r4", "r1"):
+        path = store.directory / run_id / "evidence.json"
+        path.write_bytes(path.read_bytes().replace(b'"v', b'"w', 1))
+    assert [item.run_id for item in verify(store).mismatches][:1] == ["r1"]
+    assert str(verify(store).mismatches[0]) == (
+        "run r1: r1/evidence.json: its sha256 is not the one in line 1 of the ledger (edited)"
+    )
+
+
+def test_a_missing_record(store: Store) -> None:
+    (store.directory / "r2" / "evidence.json").unlink()
+    assert causes(verify(store)) == [("r2", "r2/evidence.json", "missing")]
+
+
+def test_a_missing_ledger_is_missed(store: Store) -> None:
+    store.ledger.path.unlink()
+    report = verify(store)
+    assert [run for run, _, cause in causes(report) if cause == "cut off"] == ["r1", "r2", "r4", "r5"]
+    assert report.unfinished == ("r3",)
+
+
+def test_lines_cut_off_the_end_show_by_their_records(store: Store) -> None:
+    store.ledger.path.write_bytes(b"".join(ledger_lines(store)[:-1]))
+    assert causes(verify(store)) == [("r5", "r5/evidence.json", "cut off")]
+
+
+def test_lines_and_records_cut_off_the_end_show_by_the_head_that_was_kept(store: Store) -> None:
+    head = store.head()
+    assert verify(store, head).ok
+    assert verify(store, store.ledger.read()[0].hash).ok
+    store.ledger.path.write_bytes(b"".join(ledger_lines(store)[:-1]))
+    for name in ("r5/evidence.json", "latest.json"):
+        (store.directory / name).unlink()
+    assert verify(store).ok
+    report = verify(store, head)
+    assert causes(report) == [(None, "ledger.jsonl", "cut off")]
+    assert str(head) in report.mismatches[0].detail
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ((1, 2, 3), ("r2", "ledger.jsonl line 1", "missing")),
+        ((0, 2, 3), ("r4", "ledger.jsonl line 2", "missing")),
+        ((0, 2, 1, 3), ("r4", "ledger.jsonl line 2", "missing")),
+        ((1, 0, 2, 3), ("r2", "ledger.jsonl line 1", "missing")),
+        ((0, 1, 1, 2, 3), ("r2", "ledger.jsonl line 3", "re-ordered")),
+    ],
+)
+def test_lines_that_are_gone_or_elsewhere(
+    store: Store, order: tuple[int, ...], expected: tuple[str, str, str]
+) -> None:
+    lines = ledger_lines(store)
+    store.ledger.path.write_bytes(b"".join(lines[index] for index in order))
+    assert expected in causes(verify(store))[:1]
+
+
+def test_a_line_put_out_of_order_is_called_so(store: Store) -> None:
+    lines = ledger_lines(store)
+    store.ledger.path.write_bytes(b"".join((lines[0], lines[2], lines[1], lines[3])))
+    assert "re-ordered" in {cause for _, _, cause in causes(verify(store))}
+
+
+def test_a_torn_last_line_is_no_mismatch(store: Store) -> None:
+    with store.ledger.path.open("ab") as file:
+        file.write(b'{"seq": 5')
+    assert verify(store).ok
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        (lambda e: setattr(e.stages.gate, "status", "failed"), "its attempts say passed"),
+        (lambda e: setattr(e, "status", "failed"), "status is failed (all_probes_healthy)"),
+        (lambda e: setattr(e, "attempt_count", 1), "attempt_count is 1"),
+        (lambda e: setattr(e, "failed_urls", ["x"]), "failed_urls"),
+        (lambda e: setattr(e.stages.gate.targets[0], "flaps", 3), "not what its attempts say"),
+        (lambda e: setattr(e.stages.gate, "targets", []), "without anything that was probed"),
+        (lambda e: setattr(e, "previous", "e" * 64), "`previous` is not the hash"),
+        (lambda e: setattr(e.stages.rollback, "recovered", True), "nothing was probed"),
+    ],
+)
+def test_a_forged_history_still_contradicts_its_attempts(
+    store: Store, change: Callable[[Evidence], object], detail: str
+) -> None:
+    forge(store, "r1", lambda _: None)
+    assert verify(store).ok
+    forge(store, "r1", change)
+    assert any(detail in item.detail and item.run_id == "r1" for item in verify(store).mismatches)
+
+
+def test_a_failed_gate_forged_to_passed_is_found(store: Store) -> None:
+    def pass_it(evidence: Evidence) -> None:
+        evidence.status, evidence.status_reason = "passed", "all_probes_healthy"
+        evidence.stages.gate.status, evidence.stages.gate.status_reason = "passed", "all_probes_healthy"
+
+    forge(store, "r2", pass_it)
+    details = [item.detail for item in verify(store).mismatches]
+    assert details[0] == (
+        "the gate says passed (all_probes_healthy), but its attempts say failed (probe_failures)"
+    )
+
+
+def test_an_unfinished_record_that_says_passed_is_off(store: Store) -> None:
+    path = store.directory / "r3" / "evidence.json"
+    path.write_bytes(path.read_bytes().replace(b'"status": "failed"', b'"status": "passed"', 1))
+    assert causes(verify(store)) == [("r3", "r3/evidence.json", "edited")]
+
+
+def test_a_record_of_another_version_is_called_so(store: Store) -> None:
+    path = store.directory / "r4" / "evidence.json"
+    path.write_bytes(path.read_bytes().replace(b"evidence/v1", b"evidence/v2"))
+    assert causes(verify(store))[0] == ("r4", "r4/evidence.json", "written by another version")
+
+
+def test_an_edited_copy_of_the_newest_record_is_found(store: Store) -> None:
+    path = store.directory / "latest.json"
+    path.write_bytes(path.read_bytes().replace(b'"passed"', b'"failed"', 1))
+    store.complete()
+    assert causes(verify(store)) == [(None, "latest.json", "edited")]
+
+
+def test_a_run_that_is_continued_is_compared_with_its_newest_line_only(store: Store) -> None:
+    runs.add(store, runs.deployed(runs.record("r6", trigger="publish")))
+    evidence = store.load("r6")
+    evidence.finished_at, evidence.status, evidence.status_reason = None, "failed", "interrupted"
+    store.begin(evidence, continuing=True)
+    assert verify(store).unfinished == ("r6", "r3")
+    evidence.trigger = "gate"
+    store.finish(runs.ended(runs.gated(evidence, runs.probed("+++++"))), "gate")
+    assert verify(store).ok
+
+
+# --- replay ------------------------------------------------------------------------------------------
+
+
+def replayed(evidence: Evidence, **policy: Any) -> tuple[str, str | None, float | None]:
+    answer = verdicts.replay(evidence, msgspec.structs.replace(runs.POLICY, **policy))
+    assert answer is not None
+    assert answer.changed is (answer.replayed.status != answer.recorded.status)
+    return answer.replayed.status, answer.replayed.status_reason, answer.replayed.at_ms
+
+
+def test_a_longer_soak_shows_a_false_pass() -> None:
+    evidence = runs.gated(runs.record("r1"), runs.probed("+++++"))
+    assert replayed(evidence) == ("passed", "all_probes_healthy", 1005)
+    assert replayed(evidence, soak=0.5) == ("passed", "all_probes_healthy", 505)
+    assert replayed(evidence, soak=2.0) == ("undecided", None, None)
+
+
+def test_a_shorter_soak_would_have_passed_what_crashed_later() -> None:
+    evidence = runs.gated(runs.record("r1"), runs.probed("++++" + "-" * 40))
+    assert evidence.status == "failed"
+    assert replayed(evidence, soak=0.5) == ("passed", "all_probes_healthy", 505)
+    assert replayed(evidence, soak=0.5, attempt_timeout=0.001)[0] == "failed"
+
+
+def test_a_run_without_a_verdict_has_nothing_to_replay() -> None:
+    assert verdicts.replay(runs.record("r1"), Policy()) is None
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.text("+-?", min_size=1, max_size=50), min_size=1, max_size=3),
+    st.sampled_from([0.0, 1.0, 3.0]),
+)
+def test_a_gate_agrees_with_its_own_attempts_whatever_they_were(patterns: list[str], soak: float) -> None:
+    policy = msgspec.structs.replace(runs.POLICY, soak=soak)
+    evidence = runs.gated(runs.record("r1"), runs.probed(*patterns, policy=policy))
+    assert list(verdicts.disagreements(evidence)) == []
+
+
+# --- size --------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_runs_are_verified_in_a_tenth_of_the_time_for_ten_thousand(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    evidence = runs.ended(runs.deployed(runs.record("r0"), runs.probed("+" * 80, "+" * 80)))
+    last, written = None, []
+    for number in range(1000):
+        evidence.run_id, evidence.previous = f"r{number}", last.hash if last else None
+        data = msgspec.json.format(msgspec.json.encode(evidence), indent=2) + b"\n"
+        last = chained(lines.draft(evidence, "release", hashlib.sha256(data).hexdigest()), last)
+        written.append(msgspec.json.encode(last, order="sorted"))
+        (store.directory / evidence.run_id).mkdir()
+        (store.directory / evidence.run_id / "evidence.json").write_bytes(data)
+    store.ledger.path.write_bytes(b"\n".join(written) + b"\n")
+    began = time.process_time()
+    report = verify(store)
+    assert report.ok, report.mismatches[0]
+    assert time.process_time() - began < 2
+
+
+def test_the_report_is_plain_data(store: Store) -> None:
+    assert json.loads(msgspec.json.encode(verify(store)))["unfinished"] == ["r3"]
