@@ -21,10 +21,8 @@ FLAGS = [
 
 def found() -> str | None:
     """Where Chromium is."""
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-        None,
-    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 class Page:
@@ -60,13 +58,8 @@ class Page:
 
     def open(self, path: Path, *, width: int = 1000, dark: bool = False, media: str = "screen") -> None:
         """Loads a file and waits until all of it is there."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.requests.clear()
@@ -112,14 +105,14 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
     from_read, from_send = os.pipe()
 
     def on_fixed_numbers() -> None:
-        # Chromium reads commands from 3 and answers on 4; the copies keep either from being overwritten first.
+        # Chromium reads from 3 and answers on 4; the copies keep either from being overwritten first.
         read, send = os.dup(to_read), os.dup(from_send)
         os.dup2(read, 3)
         os.dup2(send, 4)
 
     process = subprocess.Popen(
         [program, *FLAGS, f"--user-data-dir={profile}"],
-        preexec_fn=on_fixed_numbers,
+        preexec_fn=on_fixed_numbers,  # noqa: PLW1509 - no threads here
         close_fds=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Builds the corpus in `tests/data/records`: one record for each status, reason and way a rollback can go.
+"""Builds the corpus in `tests/data`: records of every status, reason and outcome, and their views.
 
 Gates are not made up but played: scripted targets under a virtual clock until the judge has a verdict.
 `python -m tests.records` writes the files anew; a test proves that they are current.
@@ -6,15 +6,18 @@ Gates are not made up but played: scripted targets under a virtual clock until t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from opsgate.errors import ConfigurationError
 from opsgate.evidence.record import (
     Ci,
     Command,
@@ -32,6 +35,7 @@ from opsgate.evidence.record import (
     Withheld,
     encode,
 )
+from opsgate.evidence.views import FORMATS
 from opsgate.redact import Redactor
 from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide
 from opsgate.verdict.targets import Attempt, Policy
@@ -573,12 +577,24 @@ def hostile() -> Evidence:
     )  # fmt: skip
 
 
-def files() -> dict[str, bytes]:
-    """What belongs into `tests/data/records`."""
-    return {f"{name}.json": encode(one, Redactor()) for name, one in corpus().items()}
+GOLDEN = Path(__file__).parent / "data" / "golden"
+SUFFIXES = {"text": "txt", "md": "md", "html": "html", "junit": "xml", "env": "env", "intoto": "intoto.json"}
+
+
+def files() -> dict[Path, str]:
+    """What belongs into `tests/data`: the records, and each view of each."""
+    found = {}
+    for name, one in corpus().items():
+        found[DIRECTORY / f"{name}.json"] = encode(one, Redactor()).decode()
+        for view, suffix in SUFFIXES.items():
+            with contextlib.suppress(ConfigurationError):
+                found[GOLDEN / f"{name}.{suffix}"] = FORMATS[view](one)
+    return found
 
 
 if __name__ == "__main__":
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    for name, data in files().items():
-        (DIRECTORY / name).write_bytes(data)
+    for directory in (DIRECTORY, GOLDEN):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8", newline="")

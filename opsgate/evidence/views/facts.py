@@ -152,7 +152,7 @@ def old(record: Evidence) -> str:
 
 def runtime(record: Evidence) -> str:
     """What to call the runtime: its environment's name."""
-    return "the runtime" if record.environment == "default" else plain(record.environment, 64)
+    return "the runtime" if record.environment in {"", "default"} else plain(record.environment, 64)
 
 
 def hook_commands(record: Evidence) -> list[tuple[str, Command]]:

@@ -16,7 +16,7 @@ from opsgate.evidence.views.facts import (
     seen_revision,
     up_again,
 )
-from opsgate.evidence.views.words import clock, count, span
+from opsgate.evidence.views.words import clock, count, plain, span
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence
@@ -53,7 +53,7 @@ def _passed(record: Evidence) -> str:
     healthy = f"healthy for {span(soak)} on {targets}" if soak else f"healthy on {targets}"
     revision = record.revision if record.deployed or gate.revision else seen_revision(required(gate))
     if revision or record.deployed:
-        return f"{runtime(record)} runs {revision or 'the new release'}: {healthy}"
+        return f"{runtime(record)} runs {plain(revision or 'the new release', 64)}: {healthy}"
     return f"{runtime(record)} is {healthy}"
 
 

@@ -11,12 +11,8 @@ from msgspec import UNSET, UnsetType
 if TYPE_CHECKING:
     from opsgate.verdict.targets import Attempt
 
-# Controls, line and paragraph separators, zero-width and bidirectional marks, surrogates, tags:
-# none of them shows itself, and each can make a line read as something else.
-_HIDDEN: Final = (
-    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f"
-)
+# Printable to Python, yet nothing to see: joiners and fillers.
+_BLANK: Final = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 KIND_WORDS: Final = {
     "dns": "name not resolved",
     "refused": "connection refused",
@@ -41,11 +37,18 @@ KIND_WORDS: Final = {
 
 
 def plain(text: str, limit: int = 200) -> str:
-    """`text` as one harmless line of at most `limit` characters; what does not show itself is escaped."""
+    """`text` as one harmless line of at most `limit` characters; what does not show itself is escaped.
+
+    Controls, line separators, zero-width and bidirectional marks can make a line read as something else.
+    """
     # Escapes only lengthen, so nothing past the limit can be needed: 10 MB cost no more than 200 bytes.
-    shown = re.sub(f"[{_HIDDEN}]", _escaped, text[: limit + 1])
+    shown = text[: limit + 1]
+    if not shown.isprintable() or any(blank in shown for blank in _BLANK):
+        shown = "".join(
+            char if char.isprintable() and char not in _BLANK else _escaped(char) for char in shown
+        )
     # A workflow runner acts on `##[…]` anywhere in a line and on `::…` at its start.
-    shown = shown.replace("##[", "## [")
+    shown = re.sub(r"^(\s*:):|##\[", lambda match: f"{match[1]} :" if match[1] else "## [", shown)
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
@@ -57,7 +60,7 @@ def plain_lines(text: str, limit: int = 64 * 1024) -> str:
 
 def failure(attempt: Attempt) -> str:
     """What went wrong with a failed attempt, kind first: `refused: connection refused`, `status 503`."""
-    kind, detail = attempt.kind or "failed", attempt.detail
+    kind, detail = attempt.kind or "failed", attempt.detail[:300]
     if not detail:
         detail = f"status {attempt.status_code}" if kind == "status" else KIND_WORDS.get(kind, kind)
     return plain(detail if detail.lower().startswith(kind) else f"{kind}: {detail}")
@@ -96,8 +99,8 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
+def _escaped(char: str) -> str:
+    code = ord(char)
     if code < 0x100:  # noqa: PLR2004 - what \x can write
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004 - what \u can write
