@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opsgate.evidence.record import Image, Rollback
+from opsgate.evidence.store import Store
+from tests import runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opsgate.evidence.record import Evidence, Rollout
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return runs.store_in(tmp_path)
+
+
+def good(store: Store, revision: str | None = None, images: tuple[Image, ...] = ()) -> str | None:
+    found = store.last_good("production", revision=revision, images=images)
+    return found.run_id if found else None
+
+
+def rolled_out(store: Store) -> Rollout | None:
+    return store.last_rolled_out("production")
+
+
+def by_hand(store: Store, run_id: str) -> None:
+    runs.add(store, runs.rolled_back(runs.record(run_id, trigger="rollback"), trigger="manual"))
+
+
+# --- last good ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_good_before_the_first_pass(store: Store) -> None:
+    assert good(store, "v1") is None
+    runs.add_failed(store, "r1", "v1")
+    assert good(store, "v1") is None
+    assert good(store, "v2") is None
+
+
+def test_the_newest_run_that_passed_with_another_revision(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2")
+    runs.add_failed(store, "r3", "v3")
+    assert good(store, "v3") == "r2"
+    assert good(store, "v2") == "r1"
+    assert good(store) == "r2"
+
+
+def test_a_release_whose_last_good_is_itself_has_an_older_one_or_none(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    assert good(store, "v1") is None
+    runs.add_passed(store, "r0", "v0")
+    runs.add_passed(store, "r2", "v1")
+    assert good(store, "v1") == "r0"
+
+
+def test_other_environments_and_runs_that_proved_nothing_do_not_count(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2", environment="staging")
+    runs.add(store, runs.deployed(runs.record("r3", revision="v3", trigger="deploy")))
+    runs.add(store, runs.gated(runs.record("r4", revision="v4", trigger="gate"), runs.probed("+++++")))
+    assert good(store, "v9") == "r1"
+
+
+def test_a_gate_on_a_revision_deployed_elsewhere_counts(store: Store) -> None:
+    gate = runs.probed("+++++")
+    gate.revision = "v1"
+    runs.add(store, runs.gated(runs.record("r1", revision="v1", trigger="gate"), gate))
+    assert good(store, "v2") == "r1"
+
+
+def test_images_tell_releases_apart_as_well_as_revisions(store: Store) -> None:
+    a, b = runs.image("a"), runs.image("b")
+    runs.add_passed(store, "r1", "v1", images=[a])
+    assert good(store, "v1", (b,)) == "r1"
+    assert good(store, "v2", (a,)) == "r1"
+    assert good(store, "v1", (a,)) is None
+    assert good(store, None, (a,)) is None
+    assert good(store, None, (b,)) == "r1"
+
+
+def test_revisions_match_by_their_beginning_where_they_are_hexadecimal(store: Store) -> None:
+    runs.add_passed(store, "r1", "0123456789ab")
+    assert good(store, "0123456789abcdef") is None
+    assert good(store, "0123457") == "r1"
+
+
+def test_a_run_that_cannot_be_named_is_no_way_back(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    assert good(store, "v2") is None
+
+
+@pytest.mark.parametrize("damage", ["edit", "remove", "empty"])
+def test_a_record_that_is_not_the_one_in_the_ledger_is_passed_over(store: Store, damage: str) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2")
+    path = store.directory / "r2" / "evidence.json"
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes().replace(b"v2", b"v9") if damage == "edit" else b"")
+    assert good(store, "v3") == "r1"
+
+
+def test_it_carries_what_a_redeploy_needs(store: Store) -> None:
+    evidence = runs.record("r1", revision="v1", images=[runs.image()])
+    store.begin(evidence)
+    store.write(store.run_directory("r1") / "pins.yaml", "services: {}\n")
+    runs.deployed(evidence, runs.probed("+++++"))
+    store.finish(runs.ended(evidence), "release")
+    found = store.last_good("production", revision="v2", images=())
+    assert found is not None
+    assert (found.revision, found.tag, found.images) == ("v1", "t1", (runs.image(),))
+    assert found.pins == str(store.directory / "r1" / "pins.yaml")
+    assert found.finished_at == runs.at(30)
+
+
+def test_a_clock_that_was_set_back_changes_no_order(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1", start=5000)
+    runs.add_passed(store, "r2", "v2", start=-5000)
+    assert good(store, "v3") == "r2"
+
+
+# --- --to --------------------------------------------------------------------------------------------
+
+
+def test_any_revision_that_passed_can_be_gone_back_to(store: Store) -> None:
+    runs.add_passed(store, "r1", "0123456789ab")
+    runs.add_passed(store, "r2", "v2")
+    runs.add_failed(store, "r3", "v3")
+    for revision, expected in (("0123456", "r1"), ("v2", "r2"), ("v3", None), ("v", None)):
+        found = store.passed_rollout("production", revision)
+        assert (found.run_id if found else None) == expected
+    assert store.passed_rollout("staging", "v2") is None
+
+
+# --- what a manual rollback leads away from ----------------------------------------------------------
+
+
+def test_what_was_rolled_out_last_is_the_newest_deploy_whatever_came_of_it(store: Store) -> None:
+    assert rolled_out(store) is None
+    runs.add_passed(store, "r1", "v1")
+    runs.add_failed(store, "r2", "v2")
+    runs.add(store, runs.gated(runs.record("r3", trigger="gate"), runs.probed("+++++")))
+    found = rolled_out(store)
+    assert found is not None
+    assert (found.run_id, found.revision) == ("r2", "v2")
+
+
+def test_rolling_back_twice_in_a_row_does_not_bounce(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2")
+    for name in ("b1", "b2"):
+        leaving = rolled_out(store)
+        assert leaving is not None
+        assert leaving.revision == "v2"
+        assert good(store, leaving.revision, leaving.images) == "r1"
+        by_hand(store, name)
+
+
+def test_a_release_that_was_killed_is_what_was_rolled_out_last(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2")
+    store.begin(runs.deployed(runs.record("r3", revision="v3")))
+    store.begin(runs.record("r4", trigger="rollback"))
+    found = rolled_out(store)
+    assert found is not None
+    assert found.revision == "v3"
+    assert good(store, found.revision) == "r2"
+    runs.add_passed(store, "r5", "v5")
+    after = rolled_out(store)
+    assert after is not None
+    assert after.revision == "v5"
+
+
+def test_a_run_killed_in_a_later_task_is_known_by_its_record(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add(store, runs.record("r2", revision="v2", trigger="publish"))
+    evidence = runs.deployed(store.load("r2"))
+    evidence.finished_at = None
+    store.begin(evidence, continuing=True)
+    found = rolled_out(store)
+    assert found is not None
+    assert found.revision == "v2"
+
+
+def test_a_rollout_without_its_record_is_still_what_was_rolled_out_last(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add_passed(store, "r2", "v2")
+    (store.directory / "r2" / "evidence.json").unlink()
+    found = rolled_out(store)
+    assert found is not None
+    assert (found.run_id, found.revision, found.images) == ("r2", "v2", ())
+
+
+# --- the day's rollbacks -----------------------------------------------------------------------------
+
+
+def cut_off(evidence: Evidence) -> Evidence:
+    evidence.stages.rollback = Rollback(
+        status="interrupted", started_at=runs.at(20), attempted=True, trigger="auto", succeeded=None
+    )
+    return evidence
+
+
+def test_automatic_rollbacks_of_the_day_are_counted_by_run(store: Store) -> None:
+    def count(since: float = 0) -> int:
+        return store.automatic_rollbacks("production", runs.EPOCH + since)
+
+    assert count() == 0
+    runs.add_passed(store, "r1", "v1")
+    runs.add_failed(store, "r2", "v2")
+    runs.add_failed(store, "r3", "v3", environment="staging")
+    by_hand(store, "r4")
+    assert count() == 1
+    assert count(since=31) == 0
+    store.begin(cut_off(runs.record("r5")))
+    assert count() == 2
+    assert count(since=21) == 1
+    runs.add(store, runs.record("r6", trigger="publish"))
+    evidence = cut_off(store.load("r6"))
+    evidence.finished_at = None
+    store.begin(evidence, continuing=True)
+    assert count() == 3
