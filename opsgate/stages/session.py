@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -78,8 +79,14 @@ class Session:
                 self.reporter.warn(f"evidence cannot be written: {error.message}")
 
     def save(self) -> None:
-        """Replace the record on disk with what is known now."""
-        self.attempt_to_write(lambda: self.store.save(self.record))
+        """Replace the record on disk with what is known now.
+
+        Until the run has ended it says `failed` there, whatever its stages have come to.
+        """
+        record = self.record
+        if record.status != "failed":
+            record = msgspec.structs.replace(record, status="failed", status_reason="interrupted")
+        self.attempt_to_write(lambda: self.store.save(record))
 
     @contextmanager
     def stage(self, name: str, stage: S) -> Iterator[S]:
@@ -145,6 +152,21 @@ class Session:
         for key in outputs.unknown:
             self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
         return done, outputs
+
+    def ask(self, command: str, *, limit: float) -> process.Finished:
+        """Run a command that changes nothing, with a publish hook's environment. Shown and kept nowhere."""
+        facts = self._facts("publish", Path(os.devnull), None, None)
+        return process.run(
+            command,
+            env=hooks.environment(self.environ, facts),
+            cwd=self.settings.directory,
+            limit=limit,
+            label=command,
+            redactor=self.redactor,
+            log=None,
+            emit=lambda _: None,
+            cut=self.halt.pending,
+        )
 
     def _facts(
         self, name: hooks.HookName, output: Path, last_good: Rollout | None, deploying: Rollout | None
