@@ -301,7 +301,7 @@ class Store:
 
     def _newest_record(self) -> bytes | None:
         candidates = [self._latest_run_id()]
-        candidates += [line.run_id for line, _ in zip(self.newest_runs(), range(1), strict=False)]
+        candidates.append(next((line.run_id for line in self.newest_runs() if line.task != "prune"), None))
         for run_id in candidates:
             with suppress(OSError, ConfigurationError, EvidenceError):
                 if run_id is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import prune
 from opsgate.evidence.ledger import GENESIS, line_hash
 from opsgate.evidence.record import SCHEMA, Evidence, decode
 from opsgate.evidence.verdicts import disagreements
@@ -67,6 +68,7 @@ def verify(store: Store, head: str | None = None) -> Report:
     entries = list(store.ledger.entries())
     lines = [entry.line for entry in entries if entry.line is not None]
     newest = {line.run_id: line for line in lines}
+    dropped = prune.vouched(store, lines)
     first = {line.run_id: line for line in reversed(lines)}
     places = {line.hash: line.seq for line in lines}
     found: list[Mismatch] = []
@@ -77,7 +79,11 @@ def verify(store: Store, head: str | None = None) -> Report:
         line = entry.line
         if line is not None:
             before = line
-            if newest[line.run_id] is line:
+            if line.task == "prune":
+                found += _checkpoint(store, line)
+            elif newest[line.run_id] is line and not (
+                (line.run_id, line.sha256) in dropped and not store.exists(line.run_id)
+            ):
                 found += _run(store, line, _Start(first[line.run_id], places), unfinished)
     for run_id in store.run_ids():
         if run_id not in newest:
@@ -86,7 +92,7 @@ def verify(store: Store, head: str | None = None) -> Report:
     if head is not None and head not in places:
         found.append(_cut_off(head, len(lines)))
     return Report(
-        runs=len(newest),
+        runs=sum(line.task != "prune" for line in newest.values()),
         lines=len(entries),
         mismatches=tuple(found),
         unfinished=tuple(unfinished),
@@ -159,6 +165,15 @@ def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iter
         )
     if evidence is not None:
         yield from _content(evidence, line, start, file)
+
+
+def _checkpoint(store: Store, line: Line) -> Iterator[Mismatch]:
+    """The file of a checkpoint; without it, what it names as dropped is missing."""
+    if prune.read(store, line) is None:
+        detail = "the checkpoint is not there, or not the one that the ledger vouches for"
+        yield Mismatch(
+            run_id=line.run_id, file=f"{line.run_id}/{prune.CHECKPOINT}", cause="edited", detail=detail
+        )
 
 
 def _schema(run_id: str, file: str, data: bytes) -> Any:

@@ -1,0 +1,136 @@
+"""Dropping old records while the chain stays verifiable.
+
+The ledger keeps all its lines. A checkpoint, a line of its own, holds the hash of a file that names the
+records that were dropped: `--verify` misses no record that a checkpoint vouches for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence.files import explained, sync_directory, write_durably
+from opsgate.evidence.ledger import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opsgate.evidence.ledger import Line
+    from opsgate.evidence.store import Store
+
+CHECKPOINT = "checkpoint.json"
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that was dropped, as the ledger knows it."""
+
+    run_id: str
+    sha256: str
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The file that a checkpoint's line vouches for."""
+
+    schema: Literal["opsgate/checkpoint/v1"] = "opsgate/checkpoint/v1"
+    run_id: str
+    created_at: str
+    dropped: tuple[Dropped, ...]
+
+
+def prune(store: Store, *, keep: int, run_id: str, now: str) -> tuple[str, ...]:
+    """Drop all but the newest `keep` runs; returns the run ids that were dropped.
+
+    Kept as well: in each environment what was rolled out last, what a rollback would go back to, and
+    what it would go back to once that was rolled back; runs without an end. `run_id` is the
+    checkpoint's own, `now` RFC 3339.
+    """
+    lines = [line for line in store.newest_runs() if line.task != "prune"]
+    kept = {line.run_id for line in lines[:keep]} | _needed(store, {line.environment for line in lines})
+    dropped = [
+        Dropped(run_id=line.run_id, sha256=line.sha256)
+        for line in reversed(lines)
+        if line.run_id not in kept and _is_finished(store, line)
+    ]
+    if not dropped:
+        return ()
+    checkpoint = Checkpoint(run_id=run_id, created_at=now, dropped=tuple(dropped))
+    data = msgspec.json.format(msgspec.json.encode(checkpoint), indent=2) + b"\n"
+    directory = store.run_directory(run_id)
+    with explained("pruning", store.directory):
+        directory.mkdir()
+        write_durably(directory / CHECKPOINT, data)
+        sync_directory(directory)
+        sync_directory(store.directory)
+        store.ledger.append(_draft(run_id, now, hashlib.sha256(data).hexdigest()))
+        for item in dropped:
+            shutil.rmtree(store.run_directory(item.run_id))
+    return tuple(item.run_id for item in dropped)
+
+
+def vouched(store: Store, lines: Iterable[Line]) -> set[tuple[str, str]]:
+    """Run id and sha256 of every record that an unedited checkpoint names as dropped."""
+    found: set[tuple[str, str]] = set()
+    for line in lines:
+        if line.task == "prune" and (checkpoint := read(store, line)) is not None:
+            found |= {(item.run_id, item.sha256) for item in checkpoint.dropped}
+    return found
+
+
+def read(store: Store, line: Line) -> Checkpoint | None:
+    """The checkpoint of a line; None when its file is missing or not the one the line vouches for."""
+    try:
+        data = (store.run_directory(line.run_id) / CHECKPOINT).read_bytes()
+    except (OSError, ConfigurationError):
+        return None
+    if hashlib.sha256(data).hexdigest() != line.sha256:
+        return None
+    return msgspec.json.decode(data, type=Checkpoint)
+
+
+def _needed(store: Store, environments: set[str]) -> set[str]:
+    needed: set[str] = set()
+    for environment in environments:
+        newest = store.last_good(environment, revision=None, images=())
+        leaving = store.last_rolled_out(environment)
+        for rollout in (newest, leaving):
+            if rollout is not None:
+                needed.add(rollout.run_id)
+                back = store.last_good(environment, revision=rollout.revision, images=rollout.images)
+                needed |= {back.run_id} if back else set()
+    return needed
+
+
+def _is_finished(store: Store, line: Line) -> bool:
+    """Whether there is a record to drop. One that is off is an `EvidenceError`: a drop would hide it."""
+    if not store.exists(line.run_id):
+        return False
+    if store.load(line.run_id).finished_at is None:
+        return False
+    if hashlib.sha256(store.read_bytes(line.run_id)).hexdigest() != line.sha256:
+        raise EvidenceError(
+            f"nothing was pruned: the record of run {line.run_id} is not the one in the ledger",
+            "See `invoke evidence --verify`.",
+        )
+    return True
+
+
+def _draft(run_id: str, now: str, sha256: str) -> Draft:
+    return Draft(
+        run_id=run_id,
+        environment="*",
+        task="prune",
+        revision=None,
+        status="skipped",
+        status_reason="not_gated",
+        started_at=now,
+        finished_at=now,
+        deployed=False,
+        rollback=None,
+        failed_at=None,
+        recovered_at=None,
+        sha256=sha256,
+    )
