@@ -120,15 +120,11 @@ def _tunnel(ask: Any, connection: Any) -> None:
     try:
         ask()
     except OSError as error:
-        status = _status_in(str(error))
-        raise ProbeFailure("status", f"proxy refused the tunnel: {error}"[:160], status) from error
+        # Without a status code in the record: it is not the runtime's.
+        raise ProbeFailure("status", f"proxy refused the tunnel: {str(error)[:120]}") from error
     # What the proxy said is no answer of the runtime, and the handshake gets what is left now.
     exchange.received = 0
     connection.sock.settimeout(exchange.left())
-
-
-def _status_in(message: str) -> int | None:
-    return next((int(word) for word in message.split() if word.isdigit()), None)
 
 
 class _Pool(HTTPConnectionPool):

@@ -39,7 +39,8 @@ class Peer:
             if not piece:
                 break
             head += piece
-        self.server.requests.append(head)
+        if head:
+            self.server.requests.append(head)
         return head
 
     def send(self, data: bytes) -> None:
@@ -386,9 +387,14 @@ class Proxy(Server):
     """
 
     def __init__(
-        self, upstream: tuple[str, int], *, demand: str | None = None, refuse: str | None = None
+        self,
+        upstream: tuple[str, int],
+        *,
+        demand: str | None = None,
+        refuse: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(self._follow)
+        super().__init__(self._follow, tls=tls)
         self._upstream = upstream
         self._demand = demand
         self._refuse = refuse

@@ -50,6 +50,8 @@ class Case(NamedTuple):
     """None: healthy."""
     expect: dict[str, Any] = {}  # noqa: RUF012 - never changed
     limit: float = 5.0
+    tls_kind: str | None = None
+    """Where it differs: below TLS a reset cannot be told from an end without the closing alert."""
 
 
 def encoded(body: bytes, *codings: str) -> bytes:
@@ -107,8 +109,8 @@ CUT = [
     Case("ends inside a header", b"HTTP/1.1 200 OK\r\nX", "protocol"),
     Case("ends before the empty line", HEAD, "protocol"),
     Case("ends after an interim", b"HTTP/1.1 103 Early Hints\r\n\r\n", "reset"),
-    Case("reset inside the head", reset_after(b"HTTP/1.1 200 OK\r\nX"), "reset"),
-    Case("reset inside the body", reset_after(response(OK_BODY, length=100)), "reset"),
+    Case("reset inside the head", reset_after(b"HTTP/1.1 200 OK\r\nX"), "reset", tls_kind="protocol"),
+    Case("reset inside the body", reset_after(response(length=100)), "reset", tls_kind="truncated"),
     Case("no body at all", response(b"", length=10), "truncated"),
     Case("body shorter than announced", response(length=100), "truncated"),
     Case("1 MiB short of one byte", response(b"x" * (MIB - 1), length=MIB), "truncated"),
@@ -218,7 +220,7 @@ DOCUMENTS = [
         Case(f"says {word}", document(status=word), "health_document")
         for word in ("down", "DOWN", "Fail", "failed", "error", "Unhealthy", "OUT_OF_SERVICE", "critical")
     ),
-    *(Case(f"says {word}", document(status=word), None) for word in ("UP", "pass", "ok", "warn", "degraded", "")),
+    *(Case(f"says {word}", document(status=word), None) for word in ("UP", "pass", "ok", "warn", "")),
     Case("outcome down", document(outcome="DOWN", checks=[]), "health_document"),
     Case("status fine, outcome not", document(status="UP", outcome="failed"), "health_document"),
     Case("a status that is no string", document(status=False), None),
@@ -230,7 +232,7 @@ DOCUMENTS = [
         b"application/json", b"text/plain"), "health_document"),
     Case("a document in gzip", encoded(gzipped(b'{"status":"DOWN"}'), "gzip"), "health_document"),
     Case("a document with a byte order mark", response(b'\xef\xbb\xbf{"status":"DOWN"}'), "health_document"),
-    Case("a document after much white space", response(b" " * 9999 + b'{"status":"DOWN"}'), "health_document"),
+    Case("after much white space", response(b" " * 9999 + b'{"status":"DOWN"}'), "health_document"),
     Case("a document with NaN", response(b'{"x":NaN,"status":"DOWN"}'), "health_document"),
     Case("a document with a huge number", response(b'{"x":' + b"9" * 9999 + b',"status":"DOWN"}'),
          "health_document"),
@@ -265,7 +267,7 @@ EXPECTATIONS = [
     Case("half of the json", response(b'{"n": 1, '), "json", {"json": (("n", 1),)}),
     Case("a key with dots", document(**{"a.b": {"c": 1}}), None, {"json": (("a.b.c", 1),)}),
     Case("a header", status(200, ("X-Ready", "yes")), None, {"headers": (("x-ready", "yes"),)}),
-    Case("another header value", status(200, ("X-Ready", "no")), "header", {"headers": (("x-ready", "yes"),)}),
+    Case("another header", status(200, ("X-Ready", "no")), "header", {"headers": (("x-ready", "yes"),)}),
     Case("no such header", status(200), "header", {"headers": (("x-ready", "yes"),)}),
     Case("too slow", drip(response(), 0.02, size=20), "latency", {"max_latency": 0.05}),
     Case("fast enough", healthy(), None, {"max_latency": 4.0}),
@@ -300,9 +302,9 @@ REDIRECTS = [
         index=answer(encoded(BOMB, "gzip").replace(b"200 OK\r\n", b"302 Found\r\nLocation: /ok\r\n")),
         ok=healthy()), None),
     Case("with an endless body", by_path(
-        index=endless(response(b"", status="302 Found", length=None, headers=[("Location", "/ok")]), b"x" * 9999),
+        index=endless(response(b"", status="302 F", length=None, headers=[("Location", "/ok")]), b"x" * 99),
         ok=healthy()), None),
-    Case("a redirect that is wanted", redirect("https://login.example.com/"), None, {"status": ((302, 302),)}),
+    Case("a redirect that is wanted", redirect("https://example.com/"), None, {"status": ((302, 302),)}),
     Case("200-399 does not want a login page", redirect("https://login.example.com/"), "redirect",
          {"status": ((200, 399),)}),
     Case("200-399 follows", by_path(index=redirect("/ok"), ok=healthy()), None, {"status": ((200, 399),)}),
@@ -323,7 +325,8 @@ def test_server(
 ) -> None:
     with Server(case.script, tls=server_tls if scheme == "https" else None) as server:
         made = attempt(server.url, limit=case.limit, **case.expect)
-    assert (made.ok, made.kind) == (case.kind is None, case.kind), made
+    kind = (case.tls_kind or case.kind) if scheme == "https" else case.kind
+    assert (made.ok, made.kind) == (kind is None, kind), made
     assert made.elapsed_ms <= case.limit * 1000 + 250
     assert len(made.detail) <= 200
     assert made.detail.isprintable()
