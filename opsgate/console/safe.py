@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from typing import TextIO
 
 
@@ -21,14 +22,31 @@ class SafeStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Writes what can be written; says that all was."""
         encoding = self.encoding
-        with contextlib.suppress(OSError, ValueError, LookupError):
+        try:
             self._to.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self._give_up(error)
+        except (ValueError, LookupError):
+            pass
         return len(text)
 
     def flush(self) -> None:
         """Flushes where that is possible."""
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._to.flush()
+        except OSError as error:
+            self._give_up(error)
+        except ValueError:
+            pass
+
+    def _give_up(self, error: OSError) -> None:
+        """Lets the descriptor lead nowhere: what its buffer still holds would fail at exit, with code 120."""
+        if isinstance(error, BlockingIOError):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._to.fileno())
+            os.close(nowhere)
 
     def isatty(self) -> bool:
         """As the stream behind it."""
