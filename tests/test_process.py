@@ -132,12 +132,6 @@ def test_a_real_time_signal_has_a_number() -> None:
     assert explain(-40, "", 1) == "killed by signal 40"
 
 
-def test_stdin_is_closed(hook: Hook) -> None:
-    result = hook("cat; read -r line || echo nothing to read")
-    assert result.succeeded
-    assert hook.lines == ["nothing to read"]
-
-
 def test_the_environment_is_exactly_the_given_one(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEAKED_FROM_OUTSIDE", "1")
     hook("env", env={"PATH": os.environ["PATH"], "GIVEN": "yes"})
@@ -366,7 +360,8 @@ def in_a_process_of_its_own(body: str, directory: Path) -> subprocess.Popen[str]
     """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script) + textwrap.dedent(body)],
-        cwd=directory, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 
@@ -408,6 +403,14 @@ def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str) -> None:
     assert seen["tail"].endswith("the end\n")
     assert len(seen["tail"].encode()) <= 64 * 1024
     assert seen["log"] <= 16 * 1024 * 1024
+
+
+def test_stdin_is_closed(tmp_path: Path) -> None:
+    process = in_a_process_of_its_own(
+        "print(json.dumps(go('cat; read -r line || echo nothing to read')['output_tail']))", tmp_path
+    )
+    out, _ = process.communicate("what opsgate itself is given\n", timeout=30)
+    assert json.loads(out) == "nothing to read\n"
 
 
 def test_signals_that_only_set_a_flag_do_not_disturb(tmp_path: Path) -> None:
