@@ -48,6 +48,7 @@ def _run(
     body: Callable[[Session], None],
     *,
     as_json: bool,
+    stages: tuple[str, ...] = (),
     needs_evidence: bool = True,
     force: bool = False,
 ) -> int:
@@ -59,7 +60,7 @@ def _run(
 
     github.begin(settings.redactor, os.environ, sys.stderr)
     outcome = execute(
-        Task(trigger, body, needs_evidence=needs_evidence, force=force),
+        Task(trigger, body, stages=stages, needs_evidence=needs_evidence, force=force),
         settings,
         reporter=reporter(sys.stderr, os.environ, summary=as_json),
         environ=os.environ,
@@ -114,14 +115,20 @@ def release(
 
     def body() -> int:
         from opsgate.stages import plan
-        from opsgate.stages import release as stages
+        from opsgate.stages import release as stage
 
-        skipped = stages.skipped(skip, gate_only=gate_only)
+        skipped = stage.skipped(skip, gate_only=gate_only)
         settings = _settings(given)
         if dry_run:
             _print(plan.render(settings, skip=skipped, as_json=json))
             return 0
-        return _run("release", settings, lambda session: stages.release(session, skip=skipped), as_json=json)
+        return _run(
+            "release",
+            settings,
+            lambda session: stage.release(session, skip=skipped),
+            as_json=json,
+            stages=stage.planned(settings, skipped),
+        )
 
     _answering(body)
 
@@ -139,7 +146,7 @@ def publish(
 
         settings = _settings(given)
         stage.require(settings)
-        return _run("publish", settings, publish_alone, as_json=json)
+        return _run("publish", settings, publish_alone, as_json=json, stages=("publish",))
 
     _answering(body)
 
@@ -170,7 +177,7 @@ def deploy(
 
         settings = _settings(given)
         stage.require(settings)
-        return _run("deploy", settings, deploy_alone, as_json=json)
+        return _run("deploy", settings, deploy_alone, as_json=json, stages=("deploy",))
 
     _answering(body)
 
@@ -198,7 +205,7 @@ def gate(
     def body() -> int:
         from opsgate.stages.release import gate_then_roll_back
 
-        return _run("gate", _settings(given), gate_then_roll_back, as_json=json)
+        return _run("gate", _settings(given), gate_then_roll_back, as_json=json, stages=("gate",))
 
     _answering(body)
 

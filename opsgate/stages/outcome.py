@@ -28,6 +28,8 @@ def exit_code(record: Evidence, *, fail_on_skipped: bool) -> int:
 
 def next_steps(record: Evidence, settings: Settings) -> list[str]:
     """What a person should do now, most urgent first; empty when nothing is left to do."""
+    if record.status == "skipped":
+        return [_not_validated(record)]
     if record.status != "failed":
         return []
     rollback, steps = record.stages.rollback, []
@@ -52,6 +54,17 @@ def next_steps(record: Evidence, settings: Settings) -> list[str]:
     if record.deployed or record.trigger in {"gate", "rollback"}:
         steps += _way_back(record, settings)
     return steps
+
+
+def _not_validated(record: Evidence) -> str:
+    """What was not looked at, and how to look."""
+    gate = _opsgate("gate", record)
+    if record.status_reason == "not_gated":
+        following = gate if record.deployed else _opsgate("deploy", record)
+        return f"NOT VALIDATED yet. Go on: OPSGATE_RUN_ID={record.run_id} {following}"
+    if record.status_reason == "recovery_unverified":
+        return f"NOT VALIDATED: nobody has looked at the runtime after the rollback. Look at it: {gate}"
+    return f"NOT VALIDATED: no required URL is configured. Set RUNTIME_HEALTH_URLS or urls, then: {gate}"
 
 
 def _way_back(record: Evidence, settings: Settings) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsgate.errors import ConfigurationError
+from opsgate.settings import Settings
 from opsgate.stages import deploy, gate, preflight, publish, rollback
 from opsgate.stages.session import Session
 
@@ -16,18 +17,27 @@ def release(session: Session, *, skip: frozenset[str] = frozenset()) -> None:
 
     `skip` holds `publish`, `deploy` or both; what is not configured is skipped as well.
     """
-    publishing = publish.configured(session.settings) and "publish" not in skip
-    deploying = session.settings.hooks.deploys and "deploy" not in skip
-    if publishing or deploying:
+    stages = planned(session.settings, skip)
+    if stages != ("gate",):
         session.judge_revision()
     preflight.run(session, baseline=True)
-    if publishing and not publish.run(session):
+    if "publish" in stages and not publish.run(session):
         return
-    if deploying:
+    if "deploy" in stages:
         deploy_then_roll_back(session)
         if session.record.status == "failed":
             return
     gate_then_roll_back(session)
+
+
+def planned(settings: Settings, skip: frozenset[str]) -> tuple[str, ...]:
+    """The stages of a release between preflight and rollback, in their order."""
+    wanted = {
+        "publish": publish.configured(settings) and "publish" not in skip,
+        "deploy": settings.hooks.deploys and "deploy" not in skip,
+        "gate": True,
+    }
+    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def skipped(skip: Sequence[str], *, gate_only: bool) -> frozenset[str]:

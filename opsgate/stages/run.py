@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -26,10 +27,11 @@ from opsgate.errors import (
 )
 from opsgate.evidence.files import replace_durably
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, Trigger, encode, timestamp
+from opsgate.evidence.record import Ci, Evidence, Trigger, decode, encode, timestamp
 from opsgate.evidence.store import Store
 from opsgate.stages import incident, outcome, rollback
 from opsgate.stages.halt import Halt
+from opsgate.stages.limits import worst_case
 from opsgate.stages.session import Session
 
 if TYPE_CHECKING:
@@ -39,29 +41,23 @@ if TYPE_CHECKING:
 DEFECT = 70
 EVIDENCE_LOST = 74
 
-_OWN_STAGES: dict[Trigger, tuple[str, ...]] = {
-    "release": ("publish", "deploy", "gate"),
-    "publish": ("publish",),
-    "deploy": ("deploy",),
-    "gate": ("gate",),
-    "rollback": (),
-}
-
 
 class Task:
     """What `execute` needs to know of a task besides its settings."""
 
-    __slots__ = ("body", "force", "needs_evidence", "trigger")
+    __slots__ = ("body", "force", "needs_evidence", "stages", "trigger")
 
     def __init__(
         self,
         trigger: Trigger,
         body: Callable[[Session], None],
         *,
+        stages: tuple[str, ...] = (),
         needs_evidence: bool = True,
         force: bool = False,
     ) -> None:
-        self.trigger, self.body = trigger, body
+        """`stages`: those that a run has completed at most once, in their order."""
+        self.trigger, self.body, self.stages = trigger, body, stages
         self.needs_evidence, self.force = needs_evidence, force
 
 
@@ -94,11 +90,14 @@ def execute(
         )
         _begin(task, session, continuing=earlier is not None)
         code = _finished(session, _supervised(task, session))
+        document = encode(session.record, settings.redactor)
+        # From here on people are shown what was kept: commands and steps with their secrets masked.
+        session.record = decode(document)
         _told(session)
     return Outcome(
-        record=record,
+        record=session.record,
         exit_code=code,
-        document=encode(record, settings.redactor).decode(),
+        document=document.decode(),
         path=session.directory / "evidence.json",
         evidence_lost=session.evidence_error is not None,
     )
@@ -178,7 +177,7 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
             f"run {earlier.run_id} belongs to environment {earlier.environment}, not {settings.environment}",
             "give OPSGATE_RUN_ID another value, or none",
         )
-    for name in _OWN_STAGES[task.trigger]:
+    for name in task.stages:
         if getattr(earlier.stages, name).completed:
             raise ConfigurationError(
                 f"run {earlier.run_id} has completed its stage {name} already",
@@ -193,9 +192,10 @@ def _begin(task: Task, session: Session, *, continuing: bool) -> None:
         if task.needs_evidence:
             raise NotReady(error.message, error.hint) from error
         session.evidence_error = error
-    gates = task.trigger in {"release", "gate"}
-    policy = session.settings.policy
-    session.reporter.started(session.record, verdict_by=time.time() + policy.deadline if gates else None)
+    seconds = worst_case(session.settings, task.trigger, task.stages)
+    session.reporter.started(session.record, verdict_by=math.ceil(time.time() + seconds))
+    for warning in session.settings.warnings:
+        session.reporter.warn(warning)
 
 
 def _supervised(task: Task, session: Session) -> int:
@@ -269,6 +269,8 @@ def _mark_incomplete(session: Session) -> None:
 
 
 def _told(session: Session) -> None:
+    if session.record.status == "skipped":
+        session.reporter.warn(session.record.next_steps[0])
     with suppress(OpsgateError):
         incident.run(session)
     head = None

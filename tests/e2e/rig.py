@@ -26,8 +26,27 @@ DEPLOY: Final = 'echo "up $OPSGATE_REVISION" > state'
 BROKEN: Final = 'echo "down $OPSGATE_REVISION" > state'
 ROLLBACK: Final = 'echo "up $OPSGATE_LAST_GOOD_REVISION" > state'
 TOP_LEVEL: Final = frozenset(
-    "schema opsgate_version run_id environment trigger started_at finished_at duration_ms status status_reason "
-    "exit_code revision images failed_urls attempt_count ci stages next_steps previous".split()
+    [
+        "schema",
+        "opsgate_version",
+        "run_id",
+        "environment",
+        "trigger",
+        "started_at",
+        "finished_at",
+        "duration_ms",
+        "status",
+        "status_reason",
+        "exit_code",
+        "revision",
+        "images",
+        "failed_urls",
+        "attempt_count",
+        "ci",
+        "stages",
+        "next_steps",
+        "previous",
+    ]
 )
 
 
@@ -119,7 +138,9 @@ class Site:
         self.path, self.runtime = path, runtime
         self.evidence = path / "artifacts" / "rollout"
 
-    def configure(self, *, top: str = "", extra: str = "", gate: dict[str, Any] | None = None, **keys: Any) -> None:
+    def configure(
+        self, *, top: str = "", extra: str = "", gate: dict[str, Any] | None = None, **keys: Any
+    ) -> None:
         """Write the file; `keys` are those of the environment, a hook that is None is left out."""
         keys = {"urls": [self.url()], **keys}
         chosen = "\n".join(f"{key} = {toml(value)}" for key, value in keys.items() if value is not None)
@@ -131,7 +152,12 @@ class Site:
         return {"name": "api", "url": self.runtime.url, **expectations}
 
     def environ(self, env: dict[str, str]) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(self.path), "PYTHONPATH": os.pathsep.join(sys.path), **env}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.path),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **env,
+        }
 
     def start(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -183,7 +209,7 @@ class Site:
         pipe = self.path / "begun"
         if not pipe.exists():
             os.mkfifo(pipe)
-        process = self.start(*args, **env)
+        process = self.start(*args, cwd=None, **env)
         try:
             with pipe.open() as begun:
                 begun.readline()
