@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +54,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """It has a build section."""
 
 
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as the engine knows it."""
+
+    id: str
+    by_manifest: bool
+    """The id is its manifest's digest; in the classic store it is that of its configuration."""
+
+
 def require_files(settings: Settings) -> None:
     """Raise `ConfigurationError` unless there are compose files, and all of them exist."""
     if not settings.publish.compose_files:
@@ -87,14 +95,14 @@ def base(settings: Settings, compose: str) -> str:
     return " ".join([compose, *(f"-f {shlex.quote(file)}" for file in settings.publish.compose_files)])
 
 
-def up(session: Session) -> str:
+def up(settings: Settings, compose: str | None) -> str:
     """The deploy command: whatever `OPSGATE_PINS` names, started; it waits for nothing.
 
-    Without Docker it is the command all the same, and fails when it is run.
+    Without Docker (`compose` is None) it is the command all the same, and fails when it is run.
     """
-    command = base(session.settings, program(session) or PLUGIN)
     # Without its pins compose would go by tag: an empty variable has to end it.
-    return f'{command} -f "${{OPSGATE_PINS:?this release left no pins}}" up -d --no-build'
+    pins = '-f "${OPSGATE_PINS:?this release left no pins}"'
+    return f"{base(settings, compose or PLUGIN)} {pins} up -d --no-build"
 
 
 def services(session: Session, command: str) -> list[Service]:
@@ -107,14 +115,14 @@ def services(session: Session, command: str) -> list[Service]:
     ]
 
 
-def image_ids(session: Session, references: Sequence[str]) -> dict[str, str]:
-    """The local engine's id of each image that it has; empty where there is no `docker` to ask."""
+def local_images(session: Session, references: Iterable[str]) -> dict[str, Local]:
+    """What the engine has under each reference; empty where there is no `docker` to ask."""
     found = {}
     for reference in references:
-        command = f"docker image inspect --format '{{{{json .Id}}}}' {shlex.quote(reference)}"
         try:
-            found[reference] = str(_json(session, command, LOOK_LIMIT))
-        except EngineError:
+            seen = _json(session, f"docker image inspect {shlex.quote(reference)}", LOOK_LIMIT)[0]
+            found[reference] = Local(id=str(seen["Id"]), by_manifest="Descriptor" in seen)
+        except (EngineError, LookupError, TypeError):
             continue
     return found
 
@@ -125,7 +133,10 @@ def failure(done: Command, what: str) -> EngineError:
     hint = ""
     if any(sign in words.lower() for sign in _LOGIN):
         hint = "log in with docker login, as somebody who may push there"
-    return EngineError(f"{what} failed ({done.explanation}): {words}" if words else f"{what} failed: {done.explanation}", hint)
+    return EngineError(
+        f"{what} failed ({done.explanation}): {words}" if words else f"{what} failed: {done.explanation}",
+        hint,
+    )
 
 
 def said(output: str) -> str:
@@ -154,7 +165,9 @@ def _rows(session: Session, command: str) -> list[dict[str, Any]]:
     """What `ps` lists: newer ones print an object a line, older ones a list."""
     text = _output(session, command, GLANCE_LIMIT).strip()
     try:
-        parsed = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+        parsed = (
+            json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+        )
     except ValueError:
         raise EngineError(f"`{command}` printed no JSON") from None
     return [row for row in parsed if isinstance(row, dict)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError, Interrupted, OpsgateError, TakenOver
 from opsgate.settings import Settings
+from opsgate.stages import compose
 from opsgate.stages.publish import published_images, take_revision
 from opsgate.stages.session import Session
 
@@ -15,21 +16,35 @@ def require(settings: Settings) -> None:
             f"environment {settings.environment} has no deploy hook",
             "set deploy in opsgate.toml, or RUNTIME_DEPLOY_COMMAND",
         )
+    if settings.hooks.deploy_compose:
+        compose.require_files(settings)
+
+
+def command(session: Session) -> str:
+    """The deploy hook; for `deploy = "compose"` opsgate's own `up -d` with the pins."""
+    settings = session.settings
+    if settings.hooks.deploy_compose:
+        return compose.up(settings, compose.program(session))
+    return settings.hooks.deploy or ""
 
 
 def run(session: Session) -> bool:
-    """Deploy; whether the hook succeeded. Until the gate has passed, the run is not validated."""
+    """Deploy; whether the hook succeeded. Until the gate has passed, the run is not validated.
+
+    Raises `ConfigurationError` before anything is started, when compose has no files or no pins.
+    """
     record, settings = session.record, session.settings
+    _require_pins(session)
     with session.stage("deploy", record.stages.deploy) as stage:
-        done, outputs = session.run_hook(
-            "deploy", settings.hooks.deploy or "", limit=settings.timeouts.deploy
-        )
+        done, outputs = session.run_hook("deploy", command(session), limit=settings.timeouts.deploy)
         stage.commands = [done]
         session.halt.check()
         try:
             take_revision(session, outputs)
             record.images = published_images(session, outputs) or record.images
             failure = f"the deploy hook failed: {done.explanation}" if done.explanation else ""
+            if failure and settings.hooks.deploy_compose:
+                failure = str(compose.failure(done, "docker compose up"))
         except OpsgateError as error:
             failure = str(error)
         stage.status = "failed" if failure else "passed"
@@ -40,3 +55,39 @@ def run(session: Session) -> bool:
         return False
     record.status, record.status_reason = "skipped", "not_gated"
     return True
+
+
+def look_at_containers(session: Session) -> None:
+    """After a failure of what compose deployed: which containers did not stay up, and their last words.
+
+    Looked at before a rollback replaces them. What cannot be found out is a warning.
+    """
+    stage = session.record.stages.deploy
+    if not (session.settings.hooks.deploy_compose and stage.started_at):
+        return
+    try:
+        stage.containers = compose.fallen(session, since=stage.started_at)
+    except (Interrupted, TakenOver):
+        raise
+    except OpsgateError as error:
+        session.reporter.warn(f"the containers cannot be looked at: {error.message}")
+        return
+    session.save()
+    for container in stage.containers:
+        ended = "" if container.exit_code is None else f", exit {container.exit_code}"
+        words = compose.said(container.log_tail)
+        session.reporter.note(
+            f"container {container.service}: {container.state}{ended}, {container.restarts} restarts"
+            + (f": {words}" if words else "")
+        )
+
+
+def _require_pins(session: Session) -> None:
+    if not session.settings.hooks.deploy_compose:
+        return
+    compose.require_files(session.settings)
+    if not session.pins.exists():
+        raise ConfigurationError(
+            f'run {session.record.run_id} has no pins, and deploy = "compose" starts images by digest only',
+            "publish in the same run: `opsgate release`, or `opsgate publish` with the same OPSGATE_RUN_ID",
+        )

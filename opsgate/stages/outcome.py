@@ -6,6 +6,7 @@ import shlex
 
 from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
+from opsgate.stages import compose
 from opsgate.stages.session import earlier
 
 PERSON_NEEDED = 3
@@ -82,13 +83,21 @@ def _way_back(record: Evidence, settings: Settings) -> list[str]:
         )
         steps += [f"Last good image {image.name}: {image.pinned}" for image in last_good.images]
     hooks = settings.hooks
-    commands = (hooks.deploy or "",) if hooks.redeploy and last_good else hooks.rollback
+    commands = (_deploying(record, settings),) if hooks.redeploy and last_good else hooks.rollback
     told = _told(record, last_good, redeploy=hooks.redeploy)
     steps += [
         f"By hand: cd {shlex.quote(str(settings.directory))} && {told}sh -c {shlex.quote(command)}"
         for command in commands
     ]
     return steps
+
+
+def _deploying(record: Evidence, settings: Settings) -> str:
+    """The deploy command, with compose as it was found on this machine where it has been run."""
+    if settings.hooks.deploy is not None:
+        return settings.hooks.deploy
+    ran = record.stages.deploy.commands or record.stages.rollback.commands
+    return ran[0].command if ran else compose.up(settings, None)
 
 
 def _told(record: Evidence, last_good: Rollout | None, *, redeploy: bool) -> str:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from opsgate.errors import ConfigurationError, EvidenceError, OpsgateError
-from opsgate.evidence.files import explained, replace_durably
+from msgspec import UNSET
+
+from opsgate.errors import (
+    ConfigurationError,
+    EvidenceError,
+    Interrupted,
+    NotReady,
+    OpsgateError,
+    TakenOver,
+)
 from opsgate.evidence.record import Image, Publish
 from opsgate.hooks.hook import NamedImage, Outputs
 from opsgate.settings import Settings
+from opsgate.stages import immutable, pins
 from opsgate.stages.session import Session
+
+
+class HookFailed(OpsgateError):
+    """The publish hook did not end well."""
+
+    exit_code = 1
 
 
 def configured(settings: Settings) -> bool:
@@ -26,18 +40,33 @@ def require(settings: Settings) -> None:
 
 
 def run(session: Session) -> bool:
-    """Publish; whether it succeeded. What failed is in the stage, and is the run's verdict."""
+    """Publish; whether it succeeded. What failed is in the stage, and is the run's verdict.
+
+    Raises `ConfigurationError` or `NotReady` for what is refused before anything is built.
+    """
     record = session.record
     with session.stage("publish", record.stages.publish) as stage:
+        stage.tag, stage.commands = immutable.tag(session) or UNSET, []
         try:
-            _by_hook(session, stage, session.settings.hooks.publish or "")
-        except EvidenceError:
+            if session.settings.production:
+                immutable.check_work_tree(session)
+            _check_way_back(session)
+            if session.settings.hooks.publish is not None:
+                _by_hook(session, stage, session.settings.hooks.publish)
+            else:
+                from opsgate.stages import images
+
+                images.publish(session, stage)
+            stage.status = "passed"
+        except (EvidenceError, Interrupted, TakenOver):
             raise
         except OpsgateError as error:
             stage.status, stage.detail = "failed", str(error)
-    if stage.status == "failed":
-        record.status, record.status_reason = "failed", "publish_failed"
-        return False
+            record.status, record.status_reason = "failed", "publish_failed"
+            # Only what is refused before the first command is an exit code 2: nothing was touched.
+            if isinstance(error, ConfigurationError | NotReady) and not stage.commands:
+                raise
+            return False
     record.status, record.status_reason = "skipped", "not_gated"
     return True
 
@@ -47,28 +76,38 @@ def _by_hook(session: Session, stage: Publish, command: str) -> None:
     stage.commands = [done]
     session.halt.check()
     if done.explanation:
-        stage.status, stage.detail = "failed", f"the publish hook failed: {done.explanation}"
-        return
+        raise HookFailed(f"the publish hook failed: {done.explanation}")
     take_revision(session, outputs)
+    if session.settings.production:
+        immutable.check_names({image.name: image.reference for image in outputs.images})
     session.record.images = published_images(session, outputs)
     if session.record.images:
-        write_pins(session, {image.name: image for image in session.record.images})
-    stage.status = "passed"
+        pins.write(session, {image.name: image for image in session.record.images})
+
+
+def _check_way_back(session: Session) -> None:
+    """Say before anything is shipped that there is nothing to go back to, or that it is gone."""
+    record = session.record
+    try:
+        last_good = session.store.last_good(record.environment, revision=None, images=())
+    except EvidenceError as error:
+        session.reporter.warn(f"the last good release is unknown: {error.message}")
+        return
+    if last_good is None:
+        session.reporter.note("first release here: there is no last good to go back to")
+    elif last_good.images and session.settings.hooks.rolls_back:
+        from opsgate.stages import images
+
+        found = list(images.lost(session.environ, last_good))
+        record.stages.preflight.warnings = [*(record.stages.preflight.warnings or []), *found]
+        for warning in found:
+            session.reporter.warn(warning)
 
 
 def take_revision(session: Session, outputs: Outputs) -> None:
     """A revision that a hook left is the run's, unless a flag or a variable named one."""
     if outputs.revision and not session.settings.revision:
         session.record.revision = outputs.revision
-
-
-def write_pins(session: Session, services: dict[str, Image]) -> None:
-    """Write the compose override that pins each service to its image's digest."""
-    lines = ["services:"]
-    for service, image in services.items():
-        lines += [f"  {json.dumps(service)}:", f"    image: {json.dumps(image.pinned)}"]
-    with explained("writing the pins", session.pins):
-        replace_durably(session.pins, ("\n".join(lines) + "\n").encode())
 
 
 def published_images(session: Session, outputs: Outputs) -> list[Image]:

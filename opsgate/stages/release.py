@@ -65,6 +65,7 @@ def deploy_alone(session: Session) -> None:
 def deploy_then_roll_back(session: Session) -> None:
     """deploy → (rollback → recovery check)."""
     if not deploy.run(session):
+        deploy.look_at_containers(session)
         rollback.automatic(session)
 
 
@@ -72,4 +73,5 @@ def gate_then_roll_back(session: Session) -> None:
     """gate → (rollback → recovery check)."""
     gate.run(session)
     if session.record.status == "failed":
+        deploy.look_at_containers(session)
         rollback.automatic(session)

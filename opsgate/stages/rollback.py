@@ -13,7 +13,7 @@ from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence.record import Command, Gate, Rollback, Rollout, Withheld, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
-from opsgate.stages import probing
+from opsgate.stages import deploy, probing
 from opsgate.stages.session import Session
 from opsgate.verdict.expect import revisions_match
 from opsgate.verdict.judge import Passed
@@ -169,7 +169,7 @@ def _chain(session: Session, last_good: Rollout | None) -> Sequence[Command]:
     """Run the chain until one command succeeds; nothing more is started once the run has to stop."""
     hooks, done = session.settings.hooks, []
     redeploying = last_good if hooks.redeploy else None
-    for command in (hooks.deploy or "",) if hooks.redeploy else hooks.rollback:
+    for command in (deploy.command(session),) if hooks.redeploy else hooks.rollback:
         result, _ = session.run_hook(
             "rollback",
             command,
