@@ -160,12 +160,11 @@ def _probe_http(prober: Prober, target: Target, exchange: Exchange) -> Seen:
     from opsgate.probe.transport import fetch
 
     fetched = fetch(prober.request(target), exchange, prober.resolver)
-    elapsed_ms = exchange.elapsed_ms()
     response = Response(
         status=fetched.status,
         headers=fetched.headers,
         body=fetched.body,
-        elapsed_ms=elapsed_ms,
+        elapsed_ms=fetched.elapsed_ms,
         tls_not_after=exchange.not_after,
     )
     finding = examine(

@@ -56,11 +56,11 @@ class Searcher:
         """
         if worst_case(pattern, len(text)) <= _CHEAP or not sys.executable:
             return re.search(pattern, text) is not None
-        if not self._places.acquire(timeout=left()):
+        if not self._places.acquire(timeout=max(0.0, left())):
             raise SearchTimeout
         try:
             child = self._child()
-            found = _ask(child, pattern, text, left())
+            found = _ask(child, pattern, text, max(0.0, left()))
             if found is None:
                 self._end(child)
                 raise SearchTimeout

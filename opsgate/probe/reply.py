@@ -130,13 +130,10 @@ class StrictResponse(http.client.HTTPResponse):
         if self._bodiless:
             return b""
         if self.chunked:
-            body = self._read_chunks()
-        elif self.length is not None:
-            body = self._read_exactly(self.length)
-        else:
-            return self._read_to_end()
-        self._refuse_more()
-        return body
+            return self._read_chunks()
+        if self.length is not None:
+            return self._read_exactly(self.length)
+        return self._read_to_end()
 
     def _read_exactly(self, length: int) -> bytes:
         if length > BODY_LIMIT:
@@ -193,11 +190,13 @@ class StrictResponse(http.client.HTTPResponse):
             raise _malformed(f"overlong line in place of {what}")
         return bytes(line)
 
-    def _refuse_more(self) -> None:
-        """Fail when more follows than was announced: its readers see a response cut off.
+    def refuse_more(self) -> None:
+        """Fail when more follows than was announced: whoever goes by the length sees half of it.
 
         Only a server that promised to close is waited for, and only for a moment.
         """
+        if self._bodiless or not (self.chunked or self.length is not None):
+            return
         exchange = self.exchange
         promised = "close" in (self.headers.get("connection") or "").lower() or self.version == 10  # noqa: PLR2004
         usual = exchange.deadline

@@ -218,6 +218,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    elapsed_ms: float
+    """From the start to the body's last byte."""
     failure: ProbeFailure | None = None
 
 
@@ -248,12 +250,15 @@ def fetch(request: Request, exchange: Exchange, resolver: Resolver) -> Fetched:
 def _read(reply: StrictResponse, exchange: Exchange) -> Fetched:
     headers = tuple(reply.headers.items())
     encodings = ",".join(value for name, value in headers if name.lower() == "content-encoding")
+    body, elapsed_ms, broken = b"", 0.0, None
     try:
-        body = decode(reply.read_whole(), encodings)
-        exchange.left()
+        received = reply.read_whole()
+        elapsed_ms = exchange.elapsed_ms()
+        reply.refuse_more()
+        body = decode(received, encodings)
     except ProbeFailure as failure:
-        return Fetched(status=reply.status, headers=headers, body=b"", failure=failure)
-    return Fetched(status=reply.status, headers=headers, body=body)
+        broken = failure
+    return Fetched(status=reply.status, headers=headers, body=body, elapsed_ms=elapsed_ms, failure=broken)
 
 
 def _drop(response: requests.Response) -> None:
