@@ -80,6 +80,13 @@ def test_bytes_that_are_no_text() -> None:
     assert lines == ["a\ufffd\ufffdb\ufffd", "ä"]
 
 
+def test_a_secret_of_bytes_that_are_no_text() -> None:
+    lines: list[str] = []
+    stream = Stream(Redactor([b"caf\xe9-secret".decode("utf-8", "surrogateescape")]), None, lines.append)
+    stream.feed(b"a caf\xe9-secret b\xe9\n")
+    assert stream.finish() == "a *** b\ufffd\n"
+
+
 def test_the_log_is_whole_masked_and_appended_to(tmp_path: Path) -> None:
     log = tmp_path / "deploy.log"
     pieces(f"first {SECRET}\n".encode(), log=log)

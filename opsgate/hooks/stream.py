@@ -7,7 +7,6 @@ harmless; past that only the newest raw bytes are kept, for the tail.
 
 from __future__ import annotations
 
-import codecs
 import re
 import time
 from collections import deque
@@ -169,7 +168,7 @@ class Stream:
         cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1
         block, self._carry = data[:cut], data[cut:]
         if block:
-            self._show(self._redactor.scrub(block.decode("utf-8", "replace")), len(block))
+            self._show(self._masked(block), len(block))
         if len(self._carry) > LINE + self._reach:
             self._fold()
 
@@ -177,7 +176,7 @@ class Stream:
         """The end of the output: shows what is left and gives the tail, at most 64 KiB of UTF-8."""
         self._resume()
         if self._carry:
-            self._show(self._redactor.scrub(self._carry.decode("utf-8", "replace")), len(self._carry))
+            self._show(self._masked(self._carry), len(self._carry))
             self._carry = b""
         tail = "".join(self._tail)
         if self._hidden:
@@ -201,21 +200,33 @@ class Stream:
         if not self._raw:
             return
         data = b"".join(self._raw)
-        if not self._tail:
-            start = data.find(b"\n", 0, self._reach) + 1
-            data = data[start or self._reach :]
         self._raw.clear()
         self._raw_size = 0
+        skip = 0
+        if not self._tail:
+            start = data.find(b"\n", 0, self._reach) + 1
+            data = data[start:]
+            skip = 0 if start else self._reach
         cut = data.rfind(b"\n") + 1
-        self._carry = data[cut:]
-        self._keep(harmless(self._redactor.scrub(data[:cut].decode("utf-8", "replace"))))
+        block, self._carry = data[:cut], data[cut:]
+        if block:
+            self._keep(harmless(self._masked(block, skip)))
+        elif skip:
+            self._keep(harmless(self._folded(skip)))
 
     def _fold(self) -> None:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        folded = len(self._carry)
-        head, rest = self._redactor.part(decoder.decode(self._carry))
-        self._carry = rest.encode("utf-8", "replace") + decoder.getstate()[0]
-        self._show(head + "\n", folded - len(self._carry))
+        before = len(self._carry)
+        text = self._folded()
+        self._show(text, before - len(self._carry))
+
+    def _folded(self, skip: int = 0) -> str:
+        """As much of an unfinished line as can be masked safely, as a line of its own."""
+        head, rest = self._redactor.part(self._carry.decode("utf-8", "surrogateescape"), skip=skip)
+        self._carry = rest.encode("utf-8", "surrogateescape")
+        return _decoded(head) + "\n"
+
+    def _masked(self, data: bytes, skip: int = 0) -> str:
+        return _decoded(self._redactor.scrub(data.decode("utf-8", "surrogateescape"), skip=skip))
 
     def _show(self, masked: str, raw: int) -> None:
         text = harmless(masked)
@@ -267,6 +278,11 @@ class Stream:
         except (OSError, ValueError):
             # A terminal that went away is no reason to leave a rollback half done.
             self._emit = _nowhere
+
+
+def _decoded(text: str) -> str:
+    """Bytes that are no UTF-8 become U+FFFD, but only after masking: a secret may hold such bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _end(text: str) -> str:

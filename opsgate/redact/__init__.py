@@ -105,24 +105,30 @@ class Redactor:
     def __repr__(self) -> str:
         return f"<Redactor: {len(self._secrets) + len(self._short)} secrets, {len(self._patterns)} patterns>"
 
-    def scrub(self, text: str) -> str:
-        """The text with every secret in it replaced by `***`."""
-        return _masked(text, self._spans(text))
+    def scrub(self, text: str, *, skip: int = 0) -> str:
+        """The text with every secret in it replaced by `***`, without its first `skip` characters.
+
+        A text that may begin in the middle of a secret needs `skip=reach`.
+        """
+        return _masked(text, self._spans(text), skip)
 
     @property
     def reach(self) -> int:
         """Most characters that one secret takes up in text, in whatever form."""
         return max([_CONTEXT, *(WIDEST * len(value) for value in self._secrets)])
 
-    def part(self, text: str) -> tuple[str, str]:
-        """The masked beginning of an unfinished line, and the raw rest, which may hold half a secret."""
+    def part(self, text: str, *, skip: int = 0) -> tuple[str, str]:
+        """The masked beginning of an unfinished line, and the raw rest, which may hold half a secret.
+
+        `skip` as in `scrub`.
+        """
         spans = self._spans(text)
         cut = max(0, len(text) - self.reach)
         for start, end in sorted(spans):
             # A rest that began with the value would have lost the name that betrays it.
             if start < cut + _CONTEXT and end > cut:
                 cut = end
-        return _masked(text[:cut], spans), text[cut:]
+        return _masked(text[:cut], spans, skip), text[cut:]
 
     def _spans(self, text: str) -> list[Span]:
         spans = betrayed(text)
@@ -185,11 +191,11 @@ def found_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))
 
 
-def _masked(text: str, spans: list[Span]) -> str:
-    """The text with the union of the spans replaced: overlapping secrets leave no rest."""
+def _masked(text: str, spans: list[Span], skip: int = 0) -> str:
+    """The text from `skip` on with the union of the spans replaced: overlapping secrets leave no rest."""
     pieces: list[str] = []
-    done = 0
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
+    done = skip
+    for start, end in sorted(span for span in spans if span[0] < span[1] and span[1] > skip):
         if start >= len(text):
             break
         if start > done or not pieces:
