@@ -62,7 +62,7 @@ def _run(
     outcome = execute(
         Task(trigger, body, stages=stages, needs_evidence=needs_evidence, force=force),
         settings,
-        reporter=reporter(sys.stderr, os.environ, summary=as_json),
+        reporter=github.grouped(reporter(sys.stderr, os.environ, summary=as_json), os.environ, sys.stderr),
         environ=os.environ,
         ci=github.facts(os.environ),
     )
