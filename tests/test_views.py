@@ -277,14 +277,41 @@ def tokens(markdown: str) -> Iterator[Token]:
         yield from token.children or []
 
 
+SHORT = [
+    "@octocat",
+    "<b>x</b>",
+    "![x](//h/x)",
+    "[x](//h)",
+    "`x`",
+    "**x**",
+    "a|b",
+    "<!--",
+    "https://h/",
+    "www.h.example",
+]
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_markdown_of_a_short_hostile_name_is_inert(text: str) -> None:
+    record = msgspec.structs.replace(CORPUS["failed-recovered"], environment=text, revision=text)
+    markdown = FORMATS["md"](record)
+    assert_inert(markdown)
+    shown = "".join(token.content for token in tokens(markdown.partition("\n")[0]) if token.type == "text")
+    assert shown == headline(record), "escaped, and still to be read"
+
+
 @each
 def test_markdown_has_no_markup_but_its_own(name: str) -> None:
+    assert_inert(rendered(name, "md"))
+
+
+def assert_inert(markdown: str) -> None:
     ours = re.compile(r"<details><summary>[^<>]*</summary>\s*|</details>\s*|<span>|</span>")
-    for token in tokens(rendered(name, "md")):
+    for token in tokens(markdown):
         assert token.type not in {"link_open", "image"}
         if token.type in {"html_block", "html_inline"}:
             assert ours.fullmatch(token.content), token.content
-        if token.type == "text" and token.level:
+        if token.type == "text":
             assert not re.search(r"@\w", token.content), token.content
 
 
