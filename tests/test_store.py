@@ -260,6 +260,7 @@ def _after_the_kill(directory: Path) -> bool:
     report = verify(store)
     assert report.mismatches == ()
     assert report.unfinished == (() if finished or not store.exists("r2") else ("r2",))
+    assert not list(store.directory.rglob("*.final"))
     runs.add_passed(store, "r3", "v3")
     assert not list(store.directory.glob(".latest*"))
     assert verify(store).mismatches == ()

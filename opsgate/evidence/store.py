@@ -274,9 +274,8 @@ class Store:
 
     def _cut_short(self) -> list[tuple[str, bool]]:
         """Runs whose final record waits, and whether the ledger says that it counts."""
-        expected: dict[str, str | None] = {}
-        if (latest := self._latest_run_id()) is not None:
-            expected[latest] = None
+        known = {line.run_id for line in self.ledger.read()}
+        expected: dict[str, str | None] = {run_id: None for run_id in self.run_ids() if run_id not in known}
         for line, _ in zip(self.newest_runs(), range(_OVERLAPPING), strict=False):
             expected[line.run_id] = line.sha256
         found = []
