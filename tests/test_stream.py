@@ -101,7 +101,7 @@ def test_the_log_ends_at_its_limit_and_says_so(tmp_path: Path, monkeypatch: pyte
     assert log.stat().st_size == 600
     pieces(("ä" * 30 + "\n").encode() * 100, log=log)
     assert log.stat().st_size <= 1000
-    assert log.read_text().endswith("cut off here: it has reached its limit of 16 MiB]\n")
+    assert log.read_text().endswith("[cut off here: a log keeps the first 16 MiB of output]\n")
     before = log.read_bytes()
     pieces(b"more\n", log=log)
     assert log.read_bytes() == before

@@ -104,7 +104,7 @@ class Log:
                 self._file = self._path.open("ab")
                 self._room = max(0, LOG - self._file.tell())
             data = text.encode("utf-8", "replace")
-            notice = b"\n[the log is cut off here: it has reached its limit of 16 MiB]\n"
+            notice = b"\n[cut off here: a log keeps the first 16 MiB of output]\n"
             if len(data) > self._room - len(notice):
                 kept = data[: max(0, self._room - len(notice))].decode("utf-8", "ignore").encode()
                 data = (kept + notice)[: self._room]
