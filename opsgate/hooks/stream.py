@@ -105,12 +105,16 @@ class Log:
                 self._room = max(0, LOG - self._file.tell())
             data = text.encode("utf-8", "replace")
             notice = b"\n[cut off here: a log keeps the first 16 MiB of output]\n"
+            if self._room < len(notice):
+                # An earlier command of the chain was cut off here already, and said so.
+                self._room = 0
+                return
             if len(data) > self._room - len(notice):
-                kept = data[: max(0, self._room - len(notice))].decode("utf-8", "ignore").encode()
-                data = (kept + notice)[: self._room]
+                kept = data[: self._room - len(notice)].decode("utf-8", "ignore").encode()
+                data = kept + notice
                 self._room = 0
             else:
-                self._room -= min(self._room, max(len(data), raw))
+                self._room -= min(self._room - len(notice), max(len(data), raw))
             self._file.write(data)
             self._file.flush()
         except OSError as exc:
