@@ -42,6 +42,12 @@ class _Lookup:
             self.done.set()
 
 
+def _reason(error: OSError | UnicodeError | None) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it has no address" if error is None else "not a valid host name"
+
+
 class Resolver:
     """Looks names up on threads of their own, a few at most for one name at a time."""
 
@@ -60,9 +66,8 @@ class Resolver:
         lookup = self._start(host, port)
         if not lookup.done.wait(exchange.left()):
             raise exchange.timed_out(f"looking up {host}")
-        if lookup.error is not None:
-            reason = lookup.error.strerror if isinstance(lookup.error, OSError) else "not a valid host name"
-            raise ProbeFailure("dns", f"cannot look up {host}: {reason}")
+        if lookup.error is not None or not lookup.addresses:
+            raise ProbeFailure("dns", f"cannot look up {host}: {_reason(lookup.error)}")
         return _interleaved(lookup.addresses)
 
     def _start(self, host: str, port: int) -> _Lookup:

@@ -7,6 +7,7 @@ a session brings cookies, netrc, its own redirects and 1 ms of CPU that a probe 
 from __future__ import annotations
 
 import ssl
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -15,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 
 from opsgate.probe.decode import decode
 from opsgate.probe.exchange import Exchange, ProbeFailure, tls_reason
@@ -230,21 +232,28 @@ def fetch(request: Request, exchange: Exchange, resolver: Resolver) -> Fetched:
     """
     prepared = request.prepared
     for _ in range(REDIRECT_LIMIT + 1):
-        adapter = DeadlineAdapter(exchange, request.context, resolver)
-        response = adapter.send(
-            prepared,
-            stream=True,
-            timeout=cast("Any", Timeout(exchange.left())),
-            proxies=dict(request.proxies),
-        )
+        response = _send(request, prepared, exchange, resolver)
         try:
             status = response.status_code
             if status not in _REDIRECTS or any(low <= status <= high for low, high in request.final):
                 return _read(exchange.reply, exchange)
         finally:
-            _drop(response)
+            # Not by requests' `close()`, which may read the rest first.
+            response.raw.close()
         prepared = _redirected(prepared, response)
     raise ProbeFailure("redirect", f"more than {REDIRECT_LIMIT} redirects", status)
+
+
+def _send(
+    request: Request, prepared: requests.PreparedRequest, exchange: Exchange, resolver: Resolver
+) -> requests.Response:
+    adapter = DeadlineAdapter(exchange, request.context, resolver)
+    limit = cast("Any", Timeout(exchange.left()))
+    try:
+        return adapter.send(prepared, stream=True, timeout=limit, proxies=dict(request.proxies))
+    except (ValueError, HTTPError, HTTPException, requests.RequestException) as error:
+        # A URL that no part of the libraries refused before, and none can use.
+        raise ProbeFailure("protocol", f"no request can be made: {error}") from error
 
 
 def _read(reply: StrictResponse, exchange: Exchange) -> Fetched:
@@ -261,15 +270,11 @@ def _read(reply: StrictResponse, exchange: Exchange) -> Fetched:
     return Fetched(status=reply.status, headers=headers, body=body, elapsed_ms=elapsed_ms, failure=broken)
 
 
-def _drop(response: requests.Response) -> None:
-    """Close the connection. Not by requests' `close()`, which may read the rest first."""
-    response.raw.close()
-
-
 def _redirected(prepared: requests.PreparedRequest, response: requests.Response) -> requests.PreparedRequest:
     """The request to follow the redirect with; the host name, and so who sees the token, stays the same."""
     status = response.status_code
-    location = response.headers.get("location")
+    # Header bytes arrive as Latin-1; what servers write there is UTF-8.
+    location = response.headers.get("location", "").encode("latin-1", "replace").decode("utf-8", "replace")
     if not location:
         raise ProbeFailure("redirect", f"status {status} without a Location", status)
     here = urlsplit(cast("str", prepared.url))

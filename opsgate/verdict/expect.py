@@ -76,7 +76,7 @@ def examine(
     so that `revision` means that all else held. `find` searches a pattern in a text and may raise
     `SearchTimeout`.
     """
-    document = _parse(response.body)
+    document = _parse(response.body, needed=bool(expect.json) or (expect.revision or "").startswith("json:"))
     revision = _revision(expect.revision, response, document)
     failed = _status(expect, response) or _health_document(document)
     if failed is not None:
@@ -231,10 +231,12 @@ def _text(response: Response) -> str:
         return start.decode("utf-8", "replace")
 
 
-def _parse(body: bytes) -> object:
-    """The body as JSON, or `_NOT_JSON`. Lenient: a `NaN` must not hide a `DOWN`."""
-    opening = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if not opening or opening not in b'{["-0123456789tfn':
+def _parse(body: bytes, *, needed: bool) -> object:
+    """The body as JSON, or `_NOT_JSON`. Lenient: a `NaN` must not hide a `DOWN`.
+
+    Where nobody asks for more, only an object is parsed: nothing else is a health document.
+    """
+    if not needed and not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return _NOT_JSON
     try:
         return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer, object_pairs_hook=_object)

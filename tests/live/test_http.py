@@ -280,6 +280,8 @@ REDIRECTS = [
         Case(f"by {code}", by_path(index=redirect("/ok", code), ok=healthy()), None)
         for code in (301, 303, 307, 308)
     ),
+    Case("to a path in UTF-8", by_path(
+        index=redirect("/gr\xc3\xbc\xc3\x9fe"), **{"gr%C3%BC%C3%9Fe": healthy()}), None),
     Case("to something broken", by_path(index=redirect("/bad"), bad=status(500)), "status"),
     Case("to a document that is down", by_path(index=redirect("/bad"), bad=document(status="DOWN")),
          "health_document"),

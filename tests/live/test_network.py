@@ -30,7 +30,7 @@ from tests.live.servers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.live.conftest import Attempting
 
@@ -44,10 +44,12 @@ class Names:
     def __init__(self) -> None:
         self.known: dict[str, list[str] | threading.Event | None] = {}
         self.asked: list[str] = []
+        self.before: Callable[[], object] = lambda: None
         self._system = socket.getaddrinfo
 
     def __call__(self, host: str, port: int, *_: Any) -> list[Any]:
         self.asked.append(host)
+        self.before()
         found = self.known.get(host)
         if isinstance(found, threading.Event):
             found.wait(20)
@@ -121,6 +123,30 @@ def test_a_name_server_that_comes_back(attempt: Attempting, names: Names) -> Non
         assert attempt(url, limit=0.1).kind == "timeout"
         names.known["app.example.com"] = ["127.0.0.1"]
         assert attempt(url, limit=2).ok
+
+
+def test_a_slow_name_server(attempt: Attempting, names: Names) -> None:
+    answer = threading.Event()
+    with Server(healthy()) as server:
+        names.known["app.example.com"] = ["127.0.0.1"]
+        names.before = lambda: answer.wait(10)
+        threading.Timer(0.2, answer.set).start()
+        made = attempt(f"http://app.example.com:{server.port}/")
+    assert made.ok
+    assert made.elapsed_ms >= 190
+
+
+def test_a_name_without_an_address(attempt: Attempting, names: Names) -> None:
+    names.known["app.example.com"] = []
+    made = attempt("http://app.example.com/")
+    assert (made.kind, made.detail) == ("dns", "cannot look up app.example.com: it has no address")
+
+
+@pytest.mark.parametrize("url", [f"http://{'a' * 64}.example.com/", "https://a..b/", "tcp://a..b:1"])
+def test_a_name_that_cannot_be_one(url: str, attempt: Attempting) -> None:
+    made = attempt(url)
+    assert made.kind == "dns"
+    assert "not a valid host name" in made.detail
 
 
 def test_each_attempt_asks_again(attempt: Attempting, names: Names) -> None:
