@@ -512,6 +512,22 @@ def corpus() -> dict[str, Evidence]:
         "rollback-unverified": by_hand(
             rolled_back(START, trigger="manual"), "skipped", "recovery_unverified", 0
         ),
+        "rollback-no-last-good": by_hand(withheld("no_last_good"), "failed", "rollback_failed", 3),
+        "failed-not-ready": record(
+            Stages(preflight=Preflight(
+                status="failed", started_at=time(START), duration_ms=400, targets=[],
+                rollback_check=ran("ssh prod true", "Permission denied (publickey).\n", 255))),
+            "failed", "interrupted", 2, images=[],
+            next_steps=["the rollback check failed: exit 255\n  nothing was touched; mend it first"],
+        ),
+        "failed-evidence-lost": record(
+            released(after(900)), "failed", "interrupted", 74,
+            next_steps=["Evidence could not be written: artifacts/rollout: No space left on device"],
+        ),
+        "failed-taken-over": record(
+            _interrupted(released(dead)), "failed", "interrupted", 75,
+            next_steps=["run 20261124T140130Z-0a1b2c took over this environment"],
+        ),
         "unfinished": record(
             Stages(preflight=baseline(), publish=publish(at(2.2)), deploy=Deploy(
                 status="interrupted", started_at=time(at(14.6)))),

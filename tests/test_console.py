@@ -158,13 +158,13 @@ def test_stages_and_notes() -> None:
     told.reporter.stage_done("deploy", "failed", 4.25, "exit 3")
     told.reporter.stage_done("rollback", "skipped", 0)
     told.reporter.note("resuming run r1")
-    told.reporter.warn("OPSGATE_DEADLIN is not known")
+    told.reporter.warn("OPSGATE_DEADLIN is not known\n  did you mean OPSGATE_DEADLINE?")
     assert [line[10:] for line in told.lines] == [
         "deploy    begins: ssh prod deploy",
         "deploy    failed after 4.2 s: exit 3",
         "rollback  skipped",
         "note      resuming run r1",
-        "warning   OPSGATE_DEADLIN is not known",
+        "warning   OPSGATE_DEADLIN is not known did you mean OPSGATE_DEADLINE?",
     ]
 
 

@@ -105,6 +105,12 @@ def gates(record: Evidence) -> Iterator[Gate]:
             "failed-rollback-failed",
             "production is down (since 14:01:24 UTC): the rollback failed: a person is needed now",
         ),
+        ("failed-not-ready", "production still runs what it ran before: not ready, nothing was touched"),
+        ("failed-taken-over", "production may run v42, which is not proven: another run took over"),
+        (
+            "failed-evidence-lost",
+            "production runs v42: healthy for 3 s on 3 targets, but the evidence of it could not be written",
+        ),
         ("failed-publish", "production still runs v41: publish failed"),
         ("failed-wrong-revision", "production runs v41, not v42: no rollback is configured"),
         ("failed-interrupted-gate", "production may run v42, which is not proven: interrupted"),
@@ -260,7 +266,7 @@ def bloated() -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("view", "limit"), [("text", 60_000), ("md", 200_000), ("junit", 3_000_000), ("html", 4_000_000)]
+    ("view", "limit"), [("text", 200_000), ("md", 400_000), ("junit", 3_000_000), ("html", 4_000_000)]
 )
 def test_size_is_bounded_whatever_others_send(view: str, limit: int) -> None:
     record = bloated()

@@ -71,11 +71,11 @@ class PlainReporter:
 
     def note(self, text: str) -> None:
         """One line."""
-        self._event("note", plain(text, 1000))
+        self._event("note", _flat(text))
 
     def warn(self, text: str) -> None:
         """One line that says `warning`."""
-        self._event("warning", plain(text, 1000))
+        self._event("warning", _flat(text))
 
     def stage(self, name: str, text: str = "") -> None:
         """A stage begins."""
@@ -190,6 +190,11 @@ def utc(epoch: float) -> str:
         return time.strftime("%H:%M:%S", time.gmtime(epoch))
     except (OverflowError, OSError, ValueError):
         return "--:--:--"
+
+
+def _flat(text: str) -> str:
+    """An error's message and hint on one line."""
+    return plain(" ".join(text[:4000].split()), 2000)
 
 
 def _warning(attempt: Attempt) -> str:

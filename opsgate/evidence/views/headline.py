@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence
 
 NOT_VALIDATED: Final = "NOT VALIDATED"
+NOT_READY: Final = 2
+EVIDENCE_LOST: Final = 74
+HELD: Final = 75
+"""Exit codes of runs whose status does not tell the whole story."""
 PERSON: Final = "a person is needed now"
 _WITHHELD: Final = {
     None: "no rollback is configured",
@@ -33,17 +37,28 @@ _WITHHELD: Final = {
 
 def headline(record: Evidence) -> str:
     """What runs in the environment now, as far as the record knows, in one line without a full stop."""
-    if record.finished_at is None:
-        return f"this run has not finished: {_unproven(record)}"
-    if record.status_reason == "interrupted":
-        return f"{_unproven(record)}: interrupted"
+    if record.finished_at is None or record.status_reason == "interrupted":
+        return _cut_short(record)
     if record.status == "skipped":
         return _skipped(record)
     if record.status == "passed":
         return _recovered(record) if record.trigger == "rollback" else _passed(record)
     if record.stages.rollback.attempted:
         return _rolled_back(record)
+    if record.trigger == "rollback":
+        return f"{_unchanged(record)}: {_withheld(record)}"
     return _failed(record)
+
+
+def _cut_short(record: Evidence) -> str:
+    """A run that did not come to a verdict, or whose verdict does not count."""
+    if record.finished_at is None:
+        return f"this run has not finished: {_unproven(record)}"
+    if record.exit_code == NOT_READY:
+        return f"{_unchanged(record)}: not ready, nothing was touched"
+    if record.exit_code == EVIDENCE_LOST and record.stages.gate.status == "passed":
+        return f"{_passed(record)}, but the evidence of it could not be written"
+    return f"{_unproven(record)}: {'another run took over' if record.exit_code == HELD else 'interrupted'}"
 
 
 def _passed(record: Evidence) -> str:
@@ -96,22 +111,30 @@ def _rolled_back(record: Evidence) -> str:
 
 
 def _failed(record: Evidence) -> str:
-    name, reason = runtime(record), record.status_reason
-    if reason == "publish_failed":
-        return f"{_unchanged(record)}: publish failed"
-    if reason == "observer_offline":
-        why = "the control URLs do not answer either, not rolled back"
-        return f"nobody knows what {name} runs: {why}: {PERSON}"
-    why = _WITHHELD.get(record.stages.rollback.withheld or None, "not rolled back")
-    if reason == "deploy_failed":
-        return f"{name} may run {new(record)} or the release before: deploy failed, {why}"
-    if reason == "internal_error":
-        return f"{_unproven(record)}: a defect in opsgate stopped the run: {PERSON}"
-    if reason == "wrong_revision":
-        seen = seen_revision(required(record.stages.gate)) or "another revision"
-        return f"{name} runs {seen}, not {new(record)}: {why}"
-    which = "which is down" if nobody_served(record, record.stages.gate) else "which is not healthy"
-    return f"{name} runs {new(record)}, {which}{_since(record)}: {why}"
+    """A failed run without a rollback."""
+    name, why = runtime(record), _withheld(record)
+    match record.status_reason:
+        case "publish_failed":
+            line = f"{_unchanged(record)}: publish failed"
+        case "observer_offline":
+            why = "the control URLs do not answer either, not rolled back"
+            line = f"nobody knows what {name} runs: {why}: {PERSON}"
+        case "deploy_failed":
+            line = f"{name} may run {new(record)} or the release before: deploy failed, {why}"
+        case "internal_error":
+            line = f"{_unproven(record)}: a defect in opsgate stopped the run: {PERSON}"
+        case "wrong_revision":
+            seen = seen_revision(required(record.stages.gate)) or "another revision"
+            line = f"{name} runs {seen}, not {new(record)}: {why}"
+        case _:
+            which = "down" if nobody_served(record, record.stages.gate) else "not healthy"
+            line = f"{name} runs {new(record)}, which is {which}{_since(record)}: {why}"
+    return line
+
+
+def _withheld(record: Evidence) -> str:
+    """Why there was no rollback."""
+    return _WITHHELD.get(record.stages.rollback.withheld or None, "not rolled back")
 
 
 def _state(record: Evidence) -> str:
@@ -143,6 +166,6 @@ def _unproven(record: Evidence) -> str:
         return f"{runtime(record)} is in an unknown state, the rollback may not be complete: {PERSON}"
     if record.deployed:
         return f"{runtime(record)} may run {new(record)}, which is not proven"
-    if record.trigger in {"release", "publish", "deploy"}:
+    if record.trigger != "gate":
         return _unchanged(record)
     return f"nothing was decided about {runtime(record)}"

@@ -22,7 +22,14 @@ from opsgate.evidence.views.facts import (
 )
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.strips import strip
-from opsgate.evidence.views.text import STEP, gate_words, rollback_words
+from opsgate.evidence.views.text import (
+    STEP,
+    gate_words,
+    preflight_words,
+    published_words,
+    rollback_words,
+    step_lines,
+)
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ def _context(record: Evidence) -> dict[str, Any]:
         "date": record.started_at[:10],
         "title": plain(f"{record.environment}: {record.status}, {record.run_id}", 120),
         "answers": _answers(record),
-        "next_steps": [plain(step, STEP) for step in record.next_steps],
+        "next_steps": step_lines(record),
         "failures": [_failure(one) for one in failures(record)[:PICTURES]],
         "timeline": _timeline(record),
         "gates": [_gate(title, gate) for title, gate in gates if gate.targets],
@@ -162,8 +169,8 @@ def _timeline(record: Evidence) -> list[dict[str, str]]:
     """A row for each stage: its words, and where its bar begins and ends, in percent of the run."""
     stages = record.stages
     rows: list[tuple[str, Stage, str]] = [
-        ("preflight", stages.preflight, ""),
-        ("publish", stages.publish, plain(stages.publish.detail or "")),
+        ("preflight", stages.preflight, preflight_words(record)),
+        ("publish", stages.publish, published_words(record) if stages.publish.started_at else ""),
         ("deploy", stages.deploy, plain(stages.deploy.detail or "")),
         ("gate", stages.gate, gate_words(stages.gate) if stages.gate.started_at else ""),
         ("rollback", stages.rollback, rollback_words(record)),

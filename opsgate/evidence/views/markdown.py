@@ -9,7 +9,13 @@ from msgspec import UNSET
 
 from opsgate.evidence.views.facts import command_ok, down_since, failures, hook_commands, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.text import STEP, gate_words, rollback_words
+from opsgate.evidence.views.text import (
+    gate_words,
+    preflight_words,
+    published_words,
+    rollback_words,
+    step_lines,
+)
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
 if TYPE_CHECKING:
@@ -65,7 +71,7 @@ def _summary(record: Evidence) -> str:
 def _next_steps(record: Evidence) -> list[str]:
     if not record.next_steps:
         return []
-    steps = "\n".join(plain(step, STEP) for step in record.next_steps[:SHOWN])
+    steps = "\n".join(step_lines(record)[:SHOWN])
     return ["### What to do next", _fenced(steps)]
 
 
@@ -100,8 +106,8 @@ def _stages(record: Evidence) -> str:
     stages = record.stages
     rows = ["| stage | status | took | |", "|---|---|---|---|"]
     for name, stage, text in (
-        ("preflight", stages.preflight, ""),
-        ("publish", stages.publish, count(len(record.images), "image") if stages.publish.commands else ""),
+        ("preflight", stages.preflight, preflight_words(record)),
+        ("publish", stages.publish, published_words(record) if stages.publish.started_at else ""),
         ("deploy", stages.deploy, ""),
         ("gate", stages.gate, gate_words(stages.gate) if stages.gate.started_at else ""),
         ("rollback", stages.rollback, rollback_words(record)),

@@ -21,20 +21,20 @@ from opsgate.evidence.views.words import clock, count, failure, moment, plain, s
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from opsgate.evidence.record import Command, Evidence, Gate, Stage
+    from opsgate.evidence.record import Command, Container, Evidence, Gate, Stage, TakenOver
     from opsgate.evidence.views.facts import Failure
 
 __all__ = ["headline", "render"]
 
 LINES: Final = 24
-STEP: Final = 2000
+STEP: Final = 8000
 """A command for a person must not be cut short, unless it is absurd."""
 _MARKS: Final = {"passed": "ok  ", "failed": "FAIL", "skipped": "--  ", "interrupted": "CUT "}
 
 
 def render(record: Evidence) -> str:
     """The record on one screen of at most 24 lines, the first of which says what runs now."""
-    steps = [f"  {plain(step, STEP)}" for step in record.next_steps]
+    steps = [f"  {line}" for line in step_lines(record)]
     top = [headline(record), f"  {_run_line(record)}", *(f"  {line}" for line in _happened(record))]
     why = [f"  {line}" for line in why_lines(record)]
     room = LINES - len(top) - bool(steps) - bool(why)
@@ -58,8 +58,8 @@ def _happened(record: Evidence) -> Iterator[str]:
     """A line for each stage that ran."""
     stages = record.stages
     for name, stage, text in (
-        ("preflight", stages.preflight, _preflight(record)),
-        ("publish", stages.publish, _published(record)),
+        ("preflight", stages.preflight, preflight_words(record)),
+        ("publish", stages.publish, published_words(record)),
         ("deploy", stages.deploy, plain(stages.deploy.detail or "")),
         ("gate", stages.gate, gate_words(stages.gate)),
         ("rollback", stages.rollback, rollback_words(record)),
@@ -68,7 +68,8 @@ def _happened(record: Evidence) -> Iterator[str]:
             yield f"{_MARKS[stage.status]} {name:9} {_took(stage):>9}  {text}".rstrip()
 
 
-def _preflight(record: Evidence) -> str:
+def preflight_words(record: Evidence) -> str:
+    """How many required targets answered before anything was touched."""
     targets = [target for target in record.stages.preflight.targets or [] if target.required]
     down = [target.name for target in targets if not target.healthy]
     if not targets:
@@ -78,7 +79,8 @@ def _preflight(record: Evidence) -> str:
     return plain(f"{len(down)} of {count(len(targets), 'target')} down before the rollout: {', '.join(down)}")
 
 
-def _published(record: Evidence) -> str:
+def published_words(record: Evidence) -> str:
+    """What was published, or why not."""
     publish = record.stages.publish
     if publish.detail:
         return plain(publish.detail)
@@ -118,24 +120,48 @@ def rollback_words(record: Evidence) -> str:
     return words + (f" (reason: {plain(rollback.reason, 80)})" if rollback.reason else "")
 
 
+def step_lines(record: Evidence) -> list[str]:
+    """What to do next, a line each."""
+    return [plain(line, STEP) for step in record.next_steps for line in step[: 2 * STEP].splitlines()]
+
+
 def why_lines(record: Evidence) -> list[str]:
-    """A line for each hook that failed and each target that did, in the order in which they came."""
+    """A line for each thing that went wrong, in the order in which they came."""
     stages, hooks = record.stages, hook_commands(record)
     lines = [
         _hook(name, command) for name, command in hooks if name != "rollback" and not command_ok(command)
     ]
     lines += [_why(one) for one in failures(record)]
+    lines += [_container(one) for one in stages.deploy.containers or []]
     lines += [
         _hook(name, command) for name, command in hooks if name == "rollback" and not command_ok(command)
     ]
     if stages.rollback.recovery and stages.rollback.recovered is False:
         lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
+    lines += [
+        f"{name} hook left processes behind: {', '.join(map(str, command.survivors[:10]))}"
+        for name, command in hooks
+        if command.survivors
+    ]
+    if stages.rollback.took_over:
+        lines.append(_took_over(stages.rollback.took_over))
     return lines + [f"warning: {plain(text)}" for text in stages.preflight.warnings or []]
 
 
 def _hook(name: str, command: Command) -> str:
     result = plain(command.explanation or f"exit {command.exit_code}")
     return f"{name} hook ({plain(command.command, 100)}): {result}{_last_line(command.output_tail)}"
+
+
+def _container(one: Container) -> str:
+    code = "" if one.exit_code is None else f", exit code {one.exit_code}"
+    words = plain(f"container {one.service}: {one.state}{code}, {count(one.restarts, 'restart')}")
+    return f"{words}{_last_line(one.log_tail)}"
+
+
+def _took_over(one: TakenOver) -> str:
+    words = f"took over from run {plain(one.run_id)} (process {one.pid} on {plain(one.host)})"
+    return words if one.reached else f"{words}, which was not reached: its hook may still be running"
 
 
 def _why(one: Failure) -> str:
