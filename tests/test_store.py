@@ -270,6 +270,53 @@ def _after_the_kill(directory: Path) -> bool:
     return finished
 
 
+def test_every_step_of_finishing_is_durable_before_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut can lose is what was not fsynced."""
+    evidence = runs.deployed(runs.record("r1"), runs.probed("+++++"))
+    store.begin(evidence)
+    names: dict[int, str] = {}
+    steps: list[tuple[str, str]] = []
+    real = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace")}
+
+    def opened(path: Any, *rest: Any) -> int:
+        descriptor: int = real["open"](path, *rest)
+        names[descriptor] = str(Path(path).relative_to(store.directory.parent))
+        return descriptor
+
+    def noted(name: str) -> Any:
+        def step(descriptor: int, *rest: Any) -> Any:
+            steps.append((name, names[descriptor]))
+            return real[name](descriptor, *rest)
+
+        return step
+
+    def replaced(source: Any, target: Any) -> None:
+        steps.append(("replace", str(Path(target).relative_to(store.directory.parent))))
+        real["replace"](source, target)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "replace", replaced)
+    for name in ("write", "fsync"):
+        monkeypatch.setattr(os, name, noted(name))
+    store.finish(runs.ended(evidence), "release")
+    monkeypatch.undo()
+    expected = [
+        ("write", "rollout/r1/evidence.json.final"),
+        ("fsync", "rollout/r1/evidence.json.final"),
+        ("fsync", "rollout/r1"),
+        ("write", "rollout/ledger.jsonl"),
+        ("fsync", "rollout/ledger.jsonl"),
+        ("replace", "rollout/r1/evidence.json"),
+        ("fsync", "rollout/r1"),
+        ("replace", "rollout/latest.json"),
+        ("replace", "rollout/latest.env"),
+        ("fsync", "rollout"),
+    ]
+    assert [step for step in steps if ".tmp" not in step[1]] == expected
+
+
 def test_a_final_record_without_a_line_is_thrown_away_not_believed(store: Store) -> None:
     runs.add_passed(store, "r1")
     evidence = runs.record("r2")

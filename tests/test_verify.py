@@ -117,6 +117,12 @@ def test_every_flipped_byte_of_the_ledger_is_found_in_its_line(store: Store) -> 
         assert report.mismatches[0].file == f"ledger.jsonl line {number}"
 
 
+def test_a_line_written_otherwise_than_it_was_is_edited_even_where_it_says_the_same(store: Store) -> None:
+    first, *others = ledger_lines(store)
+    store.ledger.path.write_bytes(b"".join([first.replace(b":", b": ", 1), *others]))
+    assert causes(verify(store)) == [("r1", "ledger.jsonl line 1", "edited")]
+
+
 def test_the_first_thing_off_comes_first(store: Store) -> None:
     for run_id in ("r4", "r1"):
         path = store.directory / run_id / "evidence.json"

@@ -55,9 +55,9 @@ class Store:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 # A release must not make the work tree dirty that the next one checks.
                 write_durably(self.directory / ".gitignore", b"*\n")
-            probe = self.directory / f".probe-{os.getpid()}"
+            probe = self.directory / ".probe"
             write_durably(probe, b"opsgate can write here\n")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
             if self.ledger.path.exists():
                 os.close(os.open(self.ledger.path, os.O_RDWR | os.O_CLOEXEC))
 

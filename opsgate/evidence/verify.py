@@ -89,7 +89,7 @@ def verify(store: Store, head: str | None = None) -> Report:
         if run_id not in newest:
             found += _without_line(store, run_id, unfinished)
     found += _latest(store)
-    if head is not None and head not in places:
+    if head is not None and head.strip().lower() not in places:
         found.append(_cut_off(head, len(lines)))
     return Report(
         runs=sum(line.task != "prune" for line in newest.values()),
