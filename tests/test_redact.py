@@ -87,7 +87,7 @@ SECRETS = st.text(
 )
 def test_no_secret_survives(secret: str, before: str, after: str, safe: str) -> None:
     redactor = Redactor([secret, "another-secret"])
-    if not redactor.masks() or secret in (before + after):
+    if not Redactor([secret]).masks() or secret in (before + after):
         return
     for worn in (secret, quote(secret, safe=safe), json.dumps(secret)[1:-1]):
         shown = redactor.scrub(f"{before} {worn} {after}")
