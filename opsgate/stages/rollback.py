@@ -28,7 +28,7 @@ def automatic(session: Session) -> None:
         return
     record = session.record
     leaving = Rollout(run_id=record.run_id, revision=record.revision, images=tuple(record.images))
-    last_good = session.store.last_good(record.environment, revision=record.revision, images=record.images)
+    last_good = _last_good(session)
     stage = _begin(session, trigger="auto", reason=None, last_good=last_good)
     stage.withheld = _withheld(session, last_good)
     if stage.withheld:
@@ -144,6 +144,7 @@ def _begin(
         exit_code=None,
         commands=[],
         last_good=last_good,
+        took_over=session.took_over or msgspec.UNSET,
     )
     return stage
 

@@ -28,6 +28,7 @@ from opsgate.errors import (
 from opsgate.evidence.files import replace_durably
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Trigger, decode, encode, timestamp
+from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
 from opsgate.stages import incident, outcome, rollback
 from opsgate.stages.halt import Halt
@@ -82,11 +83,18 @@ def execute(
     `ConfigurationError`.
     """
     store = Store(settings.evidence_dir, settings.redactor)
-    with Halt() as halt, _locked(task, settings, store, halt, reporter) as run_id:
+    with Halt() as halt, _locked(task, settings, store, halt, reporter) as (run_id, taken):
         earlier = _earlier(task, settings, store, run_id)
         record = earlier or _new_record(task, settings, run_id, ci)
         session = Session(
-            settings, record, store, redactor=settings.redactor, reporter=reporter, halt=halt, environ=environ
+            settings,
+            record,
+            store,
+            redactor=settings.redactor,
+            reporter=reporter,
+            halt=halt,
+            environ=environ,
+            took_over=taken,
         )
         _begin(task, session, continuing=earlier is not None)
         code = _finished(session, _supervised(task, session))
@@ -104,8 +112,14 @@ def execute(
 
 
 @contextmanager
-def _locked(task: Task, settings: Settings, store: Store, halt: Halt, reporter: Reporter) -> Iterator[str]:
-    """Hold the environment; where evidence cannot be written, only a task that needs it stops."""
+def _locked(
+    task: Task, settings: Settings, store: Store, halt: Halt, reporter: Reporter
+) -> Iterator[tuple[str, Taken | None]]:
+    """Hold the environment: the run's id, and from whom it was taken.
+
+    Where evidence cannot be written, only a task that needs it stops.
+    """
+    taken = None
     run_id = settings.run_id or new_run_id(time.time())
     lock = EnvironmentLock(settings.evidence_dir, settings.environment)
     holder = Holder(
@@ -118,7 +132,7 @@ def _locked(task: Task, settings: Settings, store: Store, halt: Halt, reporter: 
     try:
         store.prepare()
         if task.force:
-            _take_over(lock, holder, reporter)
+            taken = _take_over(lock, holder, reporter)
         else:
             lock.acquire(holder)
         halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
@@ -128,19 +142,19 @@ def _locked(task: Task, settings: Settings, store: Store, halt: Halt, reporter: 
             raise NotReady(error.message, error.hint) from error
         reporter.warn(f"evidence cannot be written, rolling back all the same: {error.message}")
     try:
-        yield run_id
+        yield run_id, taken
     finally:
         lock.release()
 
 
-def _take_over(lock: EnvironmentLock, holder: Holder, reporter: Reporter) -> None:
+def _take_over(lock: EnvironmentLock, holder: Holder, reporter: Reporter) -> Taken | None:
     taken = lock.take_over(holder)
-    if taken is None:
-        return
-    reporter.warn(
-        f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
-        + ("" if taken.reached else "; it did not answer within 15 s, its hook may still be running")
-    )
+    if taken is not None:
+        reporter.warn(
+            f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
+            + ("" if taken.reached else "; it did not answer within 15 s, its hook may still be running")
+        )
+    return taken
 
 
 def _new_record(task: Task, settings: Settings, run_id: str, ci: Ci) -> Evidence:

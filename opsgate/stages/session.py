@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from opsgate.errors import EvidenceError
-from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, timestamp
+from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, TakenOver, timestamp
 from opsgate.hooks import hook as hooks
 from opsgate.hooks import process
 
@@ -45,9 +45,11 @@ class Session:
         reporter: Reporter,
         halt: Halt,
         environ: Mapping[str, str],
+        took_over: TakenOver | None = None,
     ) -> None:
         self.settings, self.record, self.store = settings, record, store
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
+        self.took_over = took_over
         self.evidence_error: EvidenceError | None = None
         self.judges_revision = bool(settings.revision or record.revision)
         """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
