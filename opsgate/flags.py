@@ -35,5 +35,7 @@ EVIDENCE = {
     "output": "write to this file (default: stdout)",
     "since": "with --history: only runs from this UTC date on, or younger than e.g. 7d (default: all)",
     "status": "with --history: only passed, failed or skipped runs (default: all)",
+    "prune": "drop old records, never a last good one; the ledger stays verifiable (default: no)",
+    "keep": "with --prune: how many of the newest runs stay (default: 100)",
     "head": "with --verify: a ledger hash kept elsewhere, which must still be in the chain (default: none)",
 }

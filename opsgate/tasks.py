@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -276,6 +277,8 @@ def evidence(
     since: str | None = None,
     status: str | None = None,
     head: str | None = None,
+    prune: bool = False,
+    keep: str = "100",
     env: str | None = None,
     deadline: str | None = None,
     soak: str | None = None,
@@ -298,6 +301,17 @@ def evidence(
             answer = stage.verified(settings, head=head, as_json=json)
         elif replay:
             answer = stage.replayed(settings, given, run=run, environment=environment, as_json=json)
+        elif prune:
+            answer = stage.pruned(settings, keep=keep, now=time.time())
+        elif history:
+            answer = stage.history(
+                settings,
+                environment=environment,
+                since=since,
+                status=status,
+                form="json" if json else format,
+                now=time.time(),
+            )
         else:
             answer = stage.show(settings, run=run, environment=environment, form="json" if json else format)
         if output is None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import verdicts
-from opsgate.evidence.record import Evidence
+from opsgate.evidence.history import DAY, figures, select
+from opsgate.evidence.prune import prune
+from opsgate.evidence.record import Evidence, timestamp
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import Report, verify
 from opsgate.evidence.views import FORMATS
-from opsgate.settings import Settings
+from opsgate.evidence.views import history as views
+from opsgate.settings import Settings, parse_duration
+from opsgate.stages.run import new_run_id
 from opsgate.verdict.targets import Policy
 
 
@@ -33,7 +39,10 @@ def show(settings: Settings, *, run: str | None, environment: str | None, form: 
 
 def verified(settings: Settings, *, head: str | None, as_json: bool) -> Answer:
     """The whole directory verified; exit 1 when anything is off."""
-    report = verify(_store(settings), head)
+    store = _store(settings)
+    report = verify(store, head)
+    if not report.lines and not report.mismatches and not report.unfinished:
+        raise _nothing(store.directory, None)
     if as_json:
         return Answer(_json(msgspec.to_builtins(report) | {"ok": report.ok}), int(not report.ok))
     return Answer("\n".join(_report_lines(report)) + "\n", int(not report.ok))
@@ -60,6 +69,58 @@ def replayed(
     return Answer("\n".join([*lines, f"{changed} of {len(again)} verdicts change under {told}"]) + "\n")
 
 
+def history(
+    settings: Settings,
+    *,
+    environment: str | None,
+    since: str | None,
+    status: str | None,
+    form: str,
+    now: float,
+) -> Answer:
+    """The runs that match, and the figures over them."""
+    if status not in {None, "passed", "failed", "skipped"}:
+        raise ConfigurationError(f"--status {status}: unknown status", "choose passed, failed or skipped")
+    if form not in {"text", "json"}:
+        raise ConfigurationError(f"--history --format {form}: unknown format", "choose text or json")
+    begin = None if since is None else _since(since, now)
+    lines = list(_store(settings).ledger.read())
+    if not lines:
+        raise _nothing(settings.evidence_dir, environment)
+    found = select(lines, environment=environment, since=begin, status=status)
+    counted = figures(select(lines, environment=environment, since=begin), now=now, since=begin)
+    if form == "json":
+        return Answer(_json({"runs": msgspec.to_builtins(found), "figures": msgspec.to_builtins(counted)}))
+    return Answer(views.render(found, counted))
+
+
+def pruned(settings: Settings, *, keep: str, now: float) -> Answer:
+    """Old records dropped; the chain stays verifiable."""
+    if not (keep.isascii() and keep.isdigit() and int(keep) > 0):
+        raise ConfigurationError(f"--keep {keep}: not a number of runs to keep", "give at least 1")
+    dropped = prune(_store(settings), keep=int(keep), run_id=new_run_id(now), now=timestamp(now))
+    return Answer(
+        f"dropped {len(dropped)} record{'' if len(dropped) == 1 else 's'}; the ledger keeps its lines\n"
+    )
+
+
+def _since(text: str, now: float) -> float:
+    """Seconds since the epoch of a UTC date or time, or of an age such as `7d` or `12h`."""
+    days = text.removesuffix("d")
+    if text != days and days.isascii() and days.isdigit():
+        return now - int(days) * DAY
+    try:
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except ValueError:
+        pass
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        hint = "give a UTC date such as 2026-01-31, or an age such as 7d or 12h"
+        raise ConfigurationError(f"--since {text}: neither a date nor an age", hint) from None
+
+
 def _store(settings: Settings) -> Store:
     store = Store(settings.evidence_dir, settings.redactor)
     try:
@@ -73,12 +134,16 @@ def _store(settings: Settings) -> Store:
 def _chosen(store: Store, run: str | None, environment: str | None) -> Evidence:
     record = store.load(run) if run else store.latest(environment)
     if record is None:
-        of = f" of environment {environment}" if environment else ""
-        raise ConfigurationError(
-            f"there is no record{of} in {store.directory}",
-            "run a release or a gate first, or name another directory with --evidence-dir",
-        )
+        raise _nothing(store.directory, environment)
     return record
+
+
+def _nothing(directory: Path, environment: str | None) -> ConfigurationError:
+    of = f" of environment {environment}" if environment else ""
+    return ConfigurationError(
+        f"there is no record{of} in {directory}",
+        "run a release or a gate first, or name another directory with --evidence-dir",
+    )
 
 
 def _all(store: Store, environment: str | None) -> Iterator[Evidence]:
