@@ -14,6 +14,7 @@ import pytest
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import files
+from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import decode, json_schema
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import verify
@@ -410,6 +411,29 @@ def test_on_a_full_disk_nothing_is_lost_and_nothing_says_passed(small_disk: Path
     assert verify(store).ok
     store.finish(evidence, "release")
     assert verify(store).ok
+
+
+def test_a_disk_that_became_read_only_is_named_and_can_still_be_read(small_disk: Path) -> None:
+    store = runs.store_in(small_disk)
+    runs.add_passed(store, "r1")
+    evidence = runs.record("r2")
+    store.begin(evidence)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    lock = EnvironmentLock(store.directory, "production")
+    holder = Holder(run_id="r2", pid=1, host="here", started_at="then", task="release")
+    for act in (
+        store.prepare,
+        lambda: store.save(evidence),
+        lambda: store.finish(runs.ended(evidence), "release"),
+        lambda: store.begin(runs.record("r3")),
+        lambda: lock.acquire(holder),
+    ):
+        with pytest.raises(EvidenceError, match="Read-only file system") as caught:
+            act()
+        assert str(small_disk) in caught.value.message
+    store.complete()
+    assert verify(store).unfinished == ("r2",)
+    assert store.load("r1").status == "passed"
 
 
 @pytest.mark.parametrize("failing", range(10))
