@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,6 +40,24 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"in CI this test has to run, and it cannot: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def free_port() -> int:
+    """Find a port whose two followers are free as well."""
+    # Each worker looks somewhere else: between this look and the container's own there is a while.
+    start = 20000 + os.getpid() * 31 % 9000
+    for base in range(start, start + 3000, 3):
+        held = [socket.socket() for _ in range(3)]
+        try:
+            for offset, one in enumerate(held):
+                one.bind(("127.0.0.1", base + offset))
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+        return base
+    raise AssertionError("no three free ports in a row")
 
 
 def program(name: str, package: str) -> str:

@@ -3,15 +3,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer, unavailable
+from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer, free_port, unavailable
+from tests.docker.releases import Mission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "mission-control"
 
@@ -91,3 +93,24 @@ def sample(tmp_path: Path) -> Path:
         unavailable("busybox is not installed (apt-get install busybox-static)")
     shutil.copy(str(busybox), copy / "docker" / "busybox")
     return copy
+
+
+@pytest.fixture
+def launch(engine: Engine, sample: Path) -> Iterator[Callable[[str], Mission]]:
+    """Make the test's mission, released through the registry that it names."""
+    missions: list[Mission] = []
+
+    def make(registry: str) -> Mission:
+        name = f"mission-{uuid.uuid4().hex[:8]}"
+        missions.append(Mission(engine, sample, registry, free_port(), name))
+        return missions[-1]
+
+    yield make
+    for mission in missions:
+        mission.down()
+
+
+@pytest.fixture
+def mission(launch: Callable[[str], Mission], registry: OciRegistry) -> Mission:
+    """A mission on the shared registry, under names of its own."""
+    return launch(f"{registry.host}/{uuid.uuid4().hex[:8]}")

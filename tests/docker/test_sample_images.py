@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.docker.bench import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from tests.docker.bench import Engine, OciRegistry
 
 REVISION = "0123456789ab"
-
-
-def free_port() -> int:
-    """Find a port whose two followers are free as well."""
-    # Each worker looks somewhere else: between this look and the container's own there is a while.
-    start = 20000 + os.getpid() * 31 % 9000
-    for base in range(start, start + 3000, 3):
-        held = [socket.socket() for _ in range(3)]
-        try:
-            for offset, one in enumerate(held):
-                one.bind(("127.0.0.1", base + offset))
-        except OSError:
-            continue
-        finally:
-            for one in held:
-                one.close()
-        return base
-    raise AssertionError("no three free ports in a row")
 
 
 def ask(port: int, path: str) -> Any:
