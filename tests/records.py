@@ -50,6 +50,7 @@ FIELDS = {
     "503": {"kind": "status", "status_code": 503, "detail": "status 503", "bytes": 212},
     "timeout": {"kind": "timeout", "detail": "time limit of 2 s reached while waiting for the answer"},
     "dns": {"kind": "dns", "detail": "cannot look up app.example.com: Name or service not known"},
+    "exit": {"kind": "exit", "detail": "exit 7: curl: (7) Failed to connect to localhost port 8000"},
     "old": {
         "kind": "revision",
         "status_code": 200,
@@ -170,11 +171,12 @@ def _result(play: Play, tries: list[Attempt], run: Run) -> TargetResult:
 
 
 def plays(backend: Script = healthy, revision: str = NEW) -> list[Play]:
-    """The runtime of the corpus: three required targets and one that only reports."""
+    """The runtime of the corpus: three required targets that die together, and one that only reports."""
+    dead = backend(0) == backend(9000) == "refused"
     return [
         Play(name="backend", url="https://app.example.com/healthz", script=backend, revision=revision),
-        Play(name="frontend", url="https://app.example.com/"),
-        Play(name="inside"),
+        Play(name="frontend", url="https://app.example.com/", script=always("503" if dead else "ok")),
+        Play(name="inside", script=always("exit" if dead else "ok")),
         Play(
             name="metrics",
             url="http://metrics.example.com:9090/-/ready",
@@ -372,7 +374,7 @@ def by_hand(rollback: Rollback, status: str, reason: str, exit_code: int, **more
 
 def corpus() -> dict[str, Evidence]:
     """Every record by the name of its file."""
-    dead, late = always("refused"), after(0, "refused", "ok")
+    dead, late = always("refused"), after(1000, "refused", "ok")
     lost = after(2200, "503", "ok")
     down = "probe_failures"
     wrong = released(always("old"), revision=OLD)

@@ -19,7 +19,16 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from opsgate.errors import ConfigurationError
-from opsgate.evidence.record import Evidence, Gate, Status, StatusReason, Withheld, decode, json_schema
+from opsgate.evidence.record import (
+    Deploy,
+    Evidence,
+    Gate,
+    Status,
+    StatusReason,
+    Withheld,
+    decode,
+    json_schema,
+)
 from opsgate.evidence.views import FORMATS, facts, words
 from opsgate.evidence.views.headline import headline
 from opsgate.evidence.views.text import LINES
@@ -136,6 +145,19 @@ def test_skipped_is_never_mistaken_for_passed(name: str) -> None:
         assert ("NOT VALIDATED" in rendered(name, view)) == (CORPUS[name].status == "skipped"), view
 
 
+def test_headline_of_a_failed_gate_that_was_given_no_revision_claims_none() -> None:
+    record = msgspec.structs.replace(CORPUS["failed-no-rollback-configured"], revision=None, trigger="gate")
+    record.stages = msgspec.structs.replace(record.stages, deploy=Deploy())
+    assert headline(record) == "production is down (since 14:01:24 UTC): no rollback is configured"
+
+
+def test_a_runtime_is_down_only_when_nothing_of_it_serves() -> None:
+    partly = decode((records.DIRECTORY / "failed-no-rollback-configured.json").read_bytes())
+    target = (partly.stages.gate.targets or [])[1]
+    target.healthy = True
+    assert "v42, which is not healthy (since 14:01:24 UTC)" in headline(partly)
+
+
 def test_headline_without_a_revision_speaks_of_the_new_release() -> None:
     record = msgspec.structs.replace(CORPUS["passed"], revision=None, environment="default")
     assert headline(record) == "the runtime runs the new release: healthy for 3 s on 3 targets"
@@ -180,9 +202,8 @@ def test_first_failed_request_comes_first() -> None:
     record = decode((records.DIRECTORY / "failed-rollback-failed.json").read_bytes())
     targets = record.stages.gate.targets or []
     late = [msgspec.structs.replace(one, at_ms=one.at_ms + 500) for one in targets[0].attempts]
-    targets[1].attempts, targets[1].healthy = targets[0].attempts, False
     targets[0].attempts = late
-    assert [one.name for one in facts.failures(record)] == ["frontend", "backend"]
+    assert [one.name for one in facts.failures(record)] == ["frontend", "inside", "backend"]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +370,7 @@ def test_junit_is_green_only_for_passed(name: str) -> None:
 
 
 def test_junit_has_a_case_for_each_target() -> None:
-    root = ET.fromstring(rendered("failed-rollback-failed", "junit"))
+    root = ET.fromstring(rendered("failed-no-rollback-flag", "junit"))
     assert root.attrib["tests"] == "4"
     assert root.attrib["failures"] == "1"
     kinds = {case.attrib["name"]: [child.tag for child in case] for case in root.iter("testcase")}

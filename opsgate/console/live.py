@@ -105,7 +105,7 @@ class LiveReporter(PlainReporter):
         rows, now = self._worst_first(), time.monotonic() - self._start
         room = max(size.height - AROUND, 1)
         table = Table(box=None, pad_edge=False, expand=True, show_edge=False)
-        table.add_column("target", no_wrap=True, overflow="ellipsis", ratio=3)
+        table.add_column("target", no_wrap=True, overflow="ellipsis", ratio=4)
         table.add_column("state", no_wrap=True, width=12)
         table.add_column("run", no_wrap=True, justify="right", width=6)
         table.add_column("latency", no_wrap=True, justify="right", width=8)
@@ -116,7 +116,7 @@ class LiveReporter(PlainReporter):
             state, style = _state(row, self._policy)
             latency = span(row.last.elapsed_ms / 1000) if row.last else ""
             cells = [
-                Text(f"{row.name}{'' if row.required else ' (not required)'}"),
+                Text(f"{_short(row.name)}{'' if row.required else ' (not required)'}"),
                 Text(state, style=style),
                 Text(str(row.run.streak)),
                 Text(latency),
@@ -142,6 +142,11 @@ class LiveReporter(PlainReporter):
         if self._policy is None or row.run.start_ms is None:
             return ""
         return _bar((now - row.run.start_ms / 1000) / self._policy.soak if self._policy.soak else 1, BAR)
+
+
+def _short(name: str) -> str:
+    """The name without a scheme: what tells URLs apart stands at their end, and columns are narrow."""
+    return name.partition("://")[2] or name
 
 
 def _bar(part: float, width: int) -> str:

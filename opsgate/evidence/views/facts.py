@@ -95,12 +95,15 @@ def seen_revision(targets: Sequence[TargetResult]) -> str | None:
 
 
 def nobody_served(record: Evidence, gate: Gate) -> bool:
-    """Every failed target ended in no answer or a server error: the runtime is down, not just wrong."""
+    """Every required target ended in no answer or a server error: the runtime is down, not just wrong."""
     last = [failure.last for failure in failures(record, gate)]
-    return bool(last) and all(
-        attempt.kind in _DOWN or (attempt.kind == "status" and (attempt.status_code or 0) >= SERVER_ERROR)
-        for attempt in last
-    )
+    # A command says that it failed, not why: it counts only beside targets that say more.
+    told = [attempt for attempt in last if attempt.kind != "exit"]
+    return bool(told) and len(last) == len(required(gate)) and all(map(_unserved, told))
+
+
+def _unserved(attempt: Attempt) -> bool:
+    return attempt.kind in _DOWN or (attempt.kind == "status" and (attempt.status_code or 0) >= SERVER_ERROR)
 
 
 def down_since(record: Evidence) -> datetime | None:

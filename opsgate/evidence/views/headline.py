@@ -127,8 +127,15 @@ def _failed(record: Evidence) -> str:
             seen = seen_revision(required(record.stages.gate)) or "another revision"
             line = f"{name} runs {seen}, not {new(record)}: {why}"
         case _:
-            which = "down" if nobody_served(record, record.stages.gate) else "not healthy"
-            line = f"{name} runs {new(record)}, which is {which}{_since(record)}: {why}"
+            is_what = (
+                f"{'down' if nobody_served(record, record.stages.gate) else 'not healthy'}{_since(record)}"
+            )
+            known = record.revision or record.deployed
+            line = (
+                f"{name} runs {new(record)}, which is {is_what}: {why}"
+                if known
+                else f"{name} is {is_what}: {why}"
+            )
     return line
 
 
