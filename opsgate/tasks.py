@@ -322,3 +322,16 @@ def evidence(
         return answer.exit_code
 
     _answering(body)
+
+
+@task(auto_shortflags=False, help={"dry-run": "show what would be written (default: no)"})
+def init(_context: Context, dry_run: bool = False) -> None:
+    """Write a commented opsgate.toml and the workflow here; never overwrites."""
+
+    def body() -> int:
+        from opsgate.stages.init import run
+
+        _print("\n".join(run(Path.cwd(), dry_run=dry_run)) + "\n")
+        return 0
+
+    _answering(body)

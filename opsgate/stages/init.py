@@ -1,0 +1,216 @@
+"""The init task: a commented opsgate.toml, the workflow, a .gitignore line. Never overwrites anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from opsgate import __version__
+from opsgate.errors import ConfigurationError
+from opsgate.stages.composefile import Found, Service, find
+
+CONFIG: Final = "opsgate.toml"
+WORKFLOW: Final = ".github/workflows/publish-images.yml"
+IGNORED: Final = "/artifacts/rollout/"
+_IGNORES: Final = frozenset(
+    {"artifacts", "artifacts/rollout", "artifacts/*", "artifacts/**", "artifacts/rollout/*"}
+)
+_SECRETS: Final = (
+    *("RUNTIME_HEALTH_URLS", "RUNTIME_HEALTH_TOKEN", "RUNTIME_CONTROL_URLS", "RUNTIME_PUBLISH_COMMAND"),
+    *("RUNTIME_DEPLOY_COMMAND", "RUNTIME_ROLLBACK_COMMAND", "RUNTIME_ROLLBACK_CHECK_COMMAND"),
+    "RUNTIME_INCIDENT_COMMAND",
+)
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One file, and what becomes of it."""
+
+    path: Path
+    action: Literal["write", "append", "keep"]
+    text: str = ""
+    """What is written or appended."""
+    why: str = ""
+    """Why the file stays as it is."""
+
+
+class Workflow(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between the workflows of two repositories."""
+
+    title: str = "Publish images and gate the rollout"
+    environment: str = "production"
+    branch: str = "main"
+    registry: str = "${{ vars.REGISTRY }}"
+    environ: str = ""
+    """More variables of the job, each on a line of its own that begins with a line feed."""
+    prepare: str = ""
+    """More steps after the installation."""
+    install: str = f"python -m pip install opsgate=={__version__}"
+    run: str = "opsgate"
+
+    def render(self) -> str:
+        """The file."""
+        text = _template("workflow.yml")
+        secrets = "\n".join(
+            f"          {name}: ${{{{ secrets.{name} || vars.{name} }}}}" for name in _SECRETS
+        )
+        for name in self.__struct_fields__:
+            text = text.replace(f"@{name}@", getattr(self, name))
+        return text.replace("@secrets@", secrets)
+
+
+def run(directory: Path, *, dry_run: bool = False) -> list[str]:
+    """Write what is missing in the repository around `directory`; lines for a person.
+
+    With `dry_run` nothing is written, and the lines show what would be. Raises `ConfigurationError`
+    where a file cannot be written.
+    """
+    root = _root(directory)
+    found = find(root)
+    changes = plan(root, found)
+    lines = []
+    for change in changes:
+        name = change.path.relative_to(root)
+        if change.action == "keep":
+            lines.append(f"kept     {name}: {change.why}")
+            continue
+        if not dry_run:
+            _write(change)
+        done = {"write": "written ", "append": "appended"}[change.action]
+        lines.append(f"{f'would {change.action}' if dry_run else done} {name}")
+        if dry_run and name.name != Path(WORKFLOW).name:
+            lines += [f"  | {line}" for line in change.text.splitlines()]
+    return [*lines, "", *_next(found)]
+
+
+def plan(root: Path, found: Found | None) -> list[Change]:
+    """The changes, in the order in which they are made."""
+    return [_config(root, found), _workflow(root), _ignore(root)]
+
+
+def _config(root: Path, found: Found | None) -> Change:
+    path = root / CONFIG
+    project = root / "pyproject.toml"
+    if path.exists() or path.is_symlink():
+        return Change(path=path, action="keep", why="it is there already")
+    if project.is_file() and "[tool.opsgate" in project.read_text(encoding="utf-8", errors="replace"):
+        return Change(path=path, action="keep", why="pyproject.toml has [tool.opsgate]")
+    text = _template(CONFIG).replace("@publish@", _publish(found)).replace("@urls@", _urls(found))
+    return Change(path=path, action="write", text=text)
+
+
+def _workflow(root: Path) -> Change:
+    path = root / WORKFLOW
+    if path.exists() or path.is_symlink():
+        return Change(path=path, action="keep", why="it is there already")
+    return Change(path=path, action="write", text=Workflow(branch=_branch(root)).render())
+
+
+def _ignore(root: Path) -> Change:
+    path = root / ".gitignore"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if any(line.strip().strip("/") in _IGNORES for line in text.splitlines()):
+        return Change(path=path, action="keep", why="it has artifacts/rollout/ already")
+    start = "\n" if text and not text.endswith("\n") else ""
+    return Change(path=path, action="append", text=f"{start}# Evidence of rollouts\n{IGNORED}\n")
+
+
+def _publish(found: Found | None) -> str:
+    """The [publish] table; commented out until publishing can work."""
+    file = found.path if found else "compose.yaml"
+    built = [service for service in found.services if service.builds] if found else []
+    names = ", ".join(json.dumps(service.name) for service in built)
+    lines = [
+        "[publish]",
+        f"compose_files = [{json.dumps(file)}]",
+        f"services = [{names}]" if names else 'services = ["backend"]',
+    ]
+    if built and all(service.tagged for service in built):
+        return "\n".join(lines)
+    told = (
+        "# Images are built and pushed once the names of their services' images end in :${OPSGATE_TAG},\n"
+        "# for example"
+    )
+    example = f"#   image: ghcr.io/OWNER/{built[0].name if built else 'backend'}:${{OPSGATE_TAG:-dev}}"
+    return "\n".join([told, example, *(f"# {line}" for line in lines)])
+
+
+def _urls(found: Found | None) -> str:
+    looks = [look for service in found.services for look in _looks(service)] if found else []
+    lines = ["urls = [", *looks, "]"]
+    if looks and found:
+        lines.insert(
+            0, f"# The ports that {found.path} publishes, on this machine. EDIT: where people reach them."
+        )
+    else:
+        lines.insert(
+            0, "# EDIT: name at least one. Without any, nothing is validated, and every gate says so."
+        )
+        lines.insert(2, '  # "https://app.example.com/healthz",')
+    return "\n".join(lines)
+
+
+def _looks(service: Service) -> list[str]:
+    """A line for each published port, the ones after the first with the port in their name."""
+    lines = []
+    for index, port in enumerate(service.ports):
+        name = service.name if not index else f"{service.name} {port.published}"
+        url = f"tcp://127.0.0.1:{port.published}"
+        if port.speaks_http:
+            url = f"http://127.0.0.1:{port.published}{port.path}"
+        lines.append(f"  {{ name = {json.dumps(name)}, url = {json.dumps(url)} }},")
+    return lines
+
+
+def _next(found: Found | None) -> list[str]:
+    ports = any(service.ports for service in found.services) if found else False
+    urls = (
+        f"check the URLs in {CONFIG}: they are the ports of {found.path} on this machine"
+        if found and ports
+        else (f"name at least one URL in {CONFIG}: without any, every gate says NOT VALIDATED")
+    )
+    lines = [
+        "What to do next",
+        f"  1. {urls}",
+        "  2. opsgate doctor     what is configured, what answers now",
+        "  3. opsgate gate       the verdict that a rollout would get",
+        f"  4. commit {CONFIG}, {WORKFLOW} and .gitignore",
+    ]
+    if found and found.others:
+        lines.append(f"  Not looked at: {', '.join(found.others)}")
+    return lines
+
+
+def _write(change: Change) -> None:
+    try:
+        change.path.parent.mkdir(parents=True, exist_ok=True)
+        # "x": a file that has come meanwhile is not ours either.
+        with change.path.open("a" if change.action == "append" else "x", encoding="utf-8") as file:
+            file.write(change.text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{change.path} cannot be written: {error.strerror}",
+            "what was written before it stays; mend that and run init again, it never overwrites",
+        ) from None
+
+
+def _root(directory: Path) -> Path:
+    return next((each for each in (directory, *directory.parents) if (each / ".git").exists()), directory)
+
+
+def _branch(root: Path) -> str:
+    """The branch that releases come from: the remote's own, else main."""
+    try:
+        text = (root / ".git/refs/remotes/origin/HEAD").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return "main"
+    match = re.fullmatch(r"ref: refs/remotes/origin/([A-Za-z0-9][A-Za-z0-9._/-]{0,99})\s*", text)
+    return match[1] if match else "main"
+
+
+def _template(name: str) -> str:
+    return (files("opsgate.stages") / "templates" / name).read_text(encoding="utf-8")
