@@ -136,6 +136,7 @@ class Site:
 
     def __init__(self, path: Path, runtime: Runtime) -> None:
         self.path, self.runtime = path, runtime
+        self.cwd = path
         self.evidence = path / "artifacts" / "rollout"
 
     def configure(
@@ -159,10 +160,10 @@ class Site:
             **env,
         }
 
-    def start(self, *args: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "opsgate", *args],
-            cwd=cwd or self.path,
+            cwd=self.cwd,
             env=self.environ(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -170,9 +171,9 @@ class Site:
             text=True,
         )
 
-    def run(self, *args: str, code: int = 0, cwd: Path | None = None, **env: str) -> Result:
+    def run(self, *args: str, code: int = 0, **env: str) -> Result:
         """Run a command to its end, and hold everything that it left to what always holds."""
-        return self.ended(self.start(*args, cwd=cwd, **env), code)
+        return self.ended(self.start(*args, **env), code)
 
     def ended(self, process: subprocess.Popen[str], code: int) -> Result:
         out, err = process.communicate(timeout=60)
@@ -209,7 +210,7 @@ class Site:
         pipe = self.path / "begun"
         if not pipe.exists():
             os.mkfifo(pipe)
-        process = self.start(*args, cwd=None, **env)
+        process = self.start(*args, **env)
         try:
             with pipe.open() as begun:
                 begun.readline()
