@@ -114,22 +114,24 @@ class Ledger:
 
     def append(self, draft: Draft) -> Line:
         """Add a line, durably and alone."""
-        with self.locked() as tail:
+        with explained("writing the ledger", self.path), self.locked() as tail:
             return tail.append(draft)
 
     @contextmanager
     def locked(self) -> Iterator[Tail]:
-        """Hold the ledger against other processes, and clean what a crash left at its end."""
-        with explained("writing the ledger", self.path):
+        """Hold the ledger against other processes. What fails in the meantime is the caller's to explain."""
+        with explained("opening the ledger", self.path):
             is_new = not self.path.exists()
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            try:
+        try:
+            with explained("locking the ledger", self.path):
                 _lock(descriptor, self.path)
                 if is_new:
                     sync_directory(self.path.parent)
-                yield Tail(descriptor)
-            finally:
-                os.close(descriptor)
+                tail = Tail(descriptor, self.path)
+            yield tail
+        finally:
+            os.close(descriptor)
 
     def _whole_lines(self) -> bytes:
         with explained("reading the ledger", self.path):
@@ -143,19 +145,21 @@ class Ledger:
 class Tail:
     """The end of a ledger that this process holds."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor, self._path = descriptor, path
         self._end = _end_of_last_line(descriptor)
 
     def append(self, draft: Draft) -> Line:
-        """Write and fsync a line; if that fails it is cut off again."""
+        """Write and fsync a line; if that fails it is cut off again. Raises `OSError`."""
         if os.fstat(self._descriptor).st_size != self._end:
             self.cut()
         line = chained(draft, next(_backwards(self._descriptor), None))
         try:
             write_all(self._descriptor, msgspec.json.encode(line, order="sorted") + b"\n")
             os.fsync(self._descriptor)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                error.filename = str(self._path)
             with suppress(OSError):
                 self.cut()
             raise

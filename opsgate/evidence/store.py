@@ -36,8 +36,6 @@ RECORD: Final = "evidence.json"
 FINAL: Final = "evidence.json.final"
 """A final record that waits for its line in the ledger."""
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_OVERLAPPING: Final = 200
-"""How many of the newest runs may have been cut short: those at work at the same time, and then some."""
 
 
 class Store:
@@ -116,7 +114,7 @@ class Store:
         with explained("writing the record", path):
             replace_durably(path, data)
             with self.ledger.locked():
-                for name, content in _latest(data).items():
+                for name, content in latest_files(data).items():
                     replace_durably(self.directory / name, content)
 
     def write(self, path: Path, text: str) -> None:
@@ -139,14 +137,14 @@ class Store:
         # The line holds what the file holds, secrets masked.
         draft = lines.draft(record.decode(data), task, hashlib.sha256(data).hexdigest())
         waiting = directory / FINAL
-        latest = {self.directory / f".{name}.tmp": content for name, content in _latest(data).items()}
+        latest = {self.directory / f".{name}.tmp": content for name, content in latest_files(data).items()}
         with explained("finishing the record", directory / RECORD), self.ledger.locked() as tail:
             try:
                 for path, content in {waiting: data, **latest}.items():
                     write_durably(path, content)
                 sync_directory(directory)
                 line = tail.append(draft)
-            except BaseException:
+            except OSError:
                 _remove(waiting, *latest)
                 raise
             try:
@@ -164,22 +162,14 @@ class Store:
         return line
 
     def complete(self) -> None:
-        """Finish what a killed command left half done; costs nothing and writes nothing otherwise."""
-        if self._cut_short() or self._stale():
-            with explained("completing what a killed run left", self.directory), self.ledger.locked():
-                for run_id, is_final in self._cut_short():
-                    directory = self.run_directory(run_id)
-                    if is_final:
-                        (directory / FINAL).replace(directory / RECORD)
-                        sync_directory(directory)
-                    else:
-                        (directory / FINAL).unlink()
-                for name, content in self._stale().items():
-                    replace_durably(self.directory / name, content)
+        """See `repair.complete`: for the start of every command."""
+        from opsgate.evidence import repair
+
+        repair.complete(self)
 
     def latest(self, environment: str | None = None) -> Evidence | None:
         """The record of the newest run, of one environment if given; None when there is none."""
-        run_id = self._latest_run_id()
+        run_id = self.latest_run_id()
         if run_id is not None and self.exists(run_id):
             evidence = self.load(run_id)
             if environment in {None, evidence.environment}:
@@ -192,6 +182,14 @@ class Store:
                     return newest
                 return self.load(line.run_id)
         return newest
+
+    def latest_run_id(self) -> str | None:
+        """The run that `latest.json` is about; None when it cannot be read."""
+        try:
+            run_id = msgspec.json.decode((self.directory / "latest.json").read_bytes())["run_id"]
+        except (OSError, msgspec.DecodeError, KeyError, TypeError):
+            return None
+        return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
 
     def last_good(self, environment: str, *, revision: str | None, images: Sequence[Image]) -> Rollout | None:
         """See `rollouts.last_good`."""
@@ -265,50 +263,6 @@ class Store:
             return None if first.prev == GENESIS else first.prev
         return self.head()
 
-    def _latest_run_id(self) -> str | None:
-        try:
-            run_id = msgspec.json.decode((self.directory / "latest.json").read_bytes())["run_id"]
-        except (OSError, msgspec.DecodeError, KeyError, TypeError):
-            return None
-        return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
-
-    def _cut_short(self) -> list[tuple[str, bool]]:
-        """Runs whose final record waits, and whether the ledger says that it counts."""
-        known = {line.run_id for line in self.ledger.read()}
-        expected: dict[str, str | None] = {run_id: None for run_id in self.run_ids() if run_id not in known}
-        for line, _ in zip(self.newest_runs(), range(_OVERLAPPING), strict=False):
-            expected[line.run_id] = line.sha256
-        found = []
-        for run_id, sha256 in expected.items():
-            with suppress(OSError, ConfigurationError):
-                data = (self.run_directory(run_id) / FINAL).read_bytes()
-                found.append((run_id, hashlib.sha256(data).hexdigest() == sha256))
-        return found
-
-    def _stale(self) -> dict[str, bytes]:
-        """What `latest.*` should hold, where a crash explains that they do not.
-
-        A finished `latest.json` that differs from its record was edited: that is for `--verify` to say.
-        """
-        if (data := self._newest_record()) is None:
-            return {}
-        wanted = _latest(data)
-        shown = {name: _content(self.directory / name) for name in wanted}
-        if shown["latest.json"] is not None and not _is_unfinished(shown["latest.json"]):
-            del wanted["latest.json"]
-        return {name: content for name, content in wanted.items() if shown[name] != content}
-
-    def _newest_record(self) -> bytes | None:
-        candidates = [self._latest_run_id()]
-        candidates.append(next((line.run_id for line in self.newest_runs() if line.task != "prune"), None))
-        for run_id in candidates:
-            with suppress(OSError, ConfigurationError, EvidenceError):
-                if run_id is not None:
-                    data = self.read_bytes(run_id)
-                    decoded(data, self.directory)
-                    return data
-        return None
-
 
 def decoded(data: bytes, path: Path) -> Evidence:
     """The record in a file's bytes, or an `EvidenceError` that names the file and what is wrong."""
@@ -321,26 +275,12 @@ def decoded(data: bytes, path: Path) -> Evidence:
         ) from None
 
 
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _is_unfinished(data: bytes) -> bool:
-    try:
-        return record.decode(data).finished_at is None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-
-
 def _remove(*paths: Path) -> None:
     for path in paths:
         with suppress(OSError):
             path.unlink()
 
 
-def _latest(data: bytes) -> dict[str, bytes]:
+def latest_files(data: bytes) -> dict[str, bytes]:
     """`latest.json` and `latest.env` of a record's bytes."""
     return {"latest.json": data, "latest.env": env.render(record.decode(data)).encode()}
