@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,9 +77,10 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page as a PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, width: int, height: int) -> None:
+        """The top of the page as a PNG."""
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _next(self) -> dict[str, Any]:
@@ -134,3 +137,15 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.wait()
+
+
+if __name__ == "__main__":
+    # `python -m tests.browser REPORT.html PICTURE.png`: how docs/images/report.png is made.
+    program = found()
+    assert program, "Chromium is not installed"
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as where,
+        browser(program, Path(where)) as tab,
+    ):
+        tab.open(Path(sys.argv[1]).resolve(), width=960)
+        tab.screenshot(Path(sys.argv[2]), width=960, height=1330)

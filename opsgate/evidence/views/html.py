@@ -112,18 +112,26 @@ def _answers(record: Evidence) -> list[tuple[str, str, str, str]]:
         outage = "not seen down", "", "good"
     else:
         outage = "not known", "", "plain"
-    failed = failures(record)
-    first = "none", "", "good" if record.status == "passed" else "plain"
-    if failed:
-        one = failed[0]
-        when = f"at {clock(one.since)}" if one.since else ""
-        first = f"{plain(one.name, 120)}: {failure(one.first)}", when, "bad"
     return [
         ("What runs now", *_running(record)),
         ("Down", *outage),
         ("Rollback", *_rollback(record)),
-        ("First failed request", *first),
+        _first(record),
     ]
+
+
+def _first(record: Evidence) -> tuple[str, str, str, str]:
+    """The first request that failed, or the hook whose failure came before any request."""
+    failed = failures(record)
+    if failed:
+        one = failed[0]
+        when = f"at {clock(one.since)}" if one.since else ""
+        return "First failed request", f"{plain(one.name, 120)}: {failure(one.first)}", when, "bad"
+    for name, command in hook_commands(record):
+        if name != "rollback" and not command_ok(command):
+            why = plain(command.explanation or f"exit {command.exit_code}", 120)
+            return "First failure", f"{name} hook: {why}", plain(command.command, 120), "bad"
+    return "First failed request", "none", "", "good" if record.status == "passed" else "plain"
 
 
 def _running(record: Evidence) -> tuple[str, str, str]:
