@@ -217,10 +217,11 @@ def test_a_lock_that_cannot_be_made_names_the_path(tmp_path: Path) -> None:
         assert caught.value.exit_code == 74
 
 
-def test_a_holder_file_that_cannot_be_read_hides_nothing_but_the_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"\xf4\xff", b"[]"])
+def test_a_holder_file_that_cannot_be_read_hides_nothing_but_the_name(tmp_path: Path, content: bytes) -> None:
     first = EnvironmentLock(tmp_path, "production")
     first.acquire(holder())
-    (tmp_path / ".locks" / "production.holder.json").write_text("{")
+    (tmp_path / ".locks" / "production.holder.json").write_bytes(content)
     lock = EnvironmentLock(tmp_path, "production")
     with pytest.raises(EnvironmentHeld, match="held by another run"):
         lock.acquire(holder("r2"))

@@ -340,10 +340,27 @@ def test_completing_with_nothing_to_complete_writes_nothing(
 def test_an_edited_latest_json_is_left_for_verify_to_report(store: Store) -> None:
     runs.add_passed(store, "r1")
     path = store.directory / "latest.json"
-    path.write_bytes(path.read_bytes().replace(b'"passed"', b'"failed"', 1))
-    edited = path.read_bytes()
+    data = path.read_bytes()
+    for old, new in ((b'"passed"', b'"failed"'), (b'"finished_at"', b'"finished_af"'), (b"{", b"[")):
+        path.write_bytes(data.replace(old, new, 1))
+        store.complete()
+        assert path.read_bytes() == data.replace(old, new, 1)
+        assert [item.file for item in verify(store).mismatches] == ["latest.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xf4\xff", b"[]", b'{"run_id": 1}', b'{"run_id": "../x"}', b"null"]
+)
+def test_a_latest_json_that_cannot_be_read_stops_nothing(store: Store, content: bytes) -> None:
+    runs.add_passed(store, "r1")
+    (store.directory / "latest.json").write_bytes(content)
     store.complete()
-    assert path.read_bytes() == edited
+    assert [item.file for item in verify(store).mismatches] == ["latest.json"]
+    newest = store.latest()
+    assert newest is not None
+    assert newest.run_id == "r1"
+    runs.add_passed(store, "r2")
+    assert verify(store).ok
 
 
 # --- no place to write -------------------------------------------------------------------------------

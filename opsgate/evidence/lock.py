@@ -184,7 +184,7 @@ class EnvironmentLock:
 def _read(path: Path) -> Holder | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -65,7 +65,7 @@ def _stale(store: Store) -> dict[str, bytes]:
         return {}
     wanted = latest_files(data)
     shown = {name: _content(store.directory / name) for name in wanted}
-    if shown["latest.json"] is not None and not _is_unfinished(shown["latest.json"]):
+    if shown["latest.json"] is not None and not is_unfinished(shown["latest.json"]):
         del wanted["latest.json"]
     return {name: content for name, content in wanted.items() if shown[name] != content}
 
@@ -88,8 +88,9 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _is_unfinished(data: bytes) -> bool:
+def is_unfinished(data: bytes) -> bool:
+    """Whether these are the bytes of a record without an end, the field itself being there."""
     try:
-        return decode(data).finished_at is None
+        return decode(data).finished_at is None and b'"finished_at": null' in data
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False

@@ -187,7 +187,7 @@ class Store:
         """The run that `latest.json` is about; None when it cannot be read."""
         try:
             run_id = msgspec.json.decode((self.directory / "latest.json").read_bytes())["run_id"]
-        except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             return None
         return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
 

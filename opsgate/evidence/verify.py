@@ -15,6 +15,7 @@ from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import prune
 from opsgate.evidence.ledger import GENESIS, line_hash
 from opsgate.evidence.record import SCHEMA, Evidence, decode
+from opsgate.evidence.repair import is_unfinished
 from opsgate.evidence.verdicts import disagreements
 
 if TYPE_CHECKING:
@@ -246,11 +247,11 @@ def _latest(store: Store) -> Iterator[Mismatch]:
     except OSError:
         return
     try:
-        shown = decode(data)
-        if shown.finished_at is None:
+        if is_unfinished(data):
             return
+        shown = decode(data)
         original = store.read_bytes(shown.run_id)
-        if original == data or decode(original).finished_at is None:
+        if original == data or is_unfinished(original):
             return
         detail = f"is not a copy of {shown.run_id}/evidence.json"
     except (FileNotFoundError, ConfigurationError):
