@@ -7,13 +7,14 @@ environment of the file, the file's top level, default.
 from opsgate.settings.describe import describe
 from opsgate.settings.durations import format_duration, parse_duration
 from opsgate.settings.resolve import EVIDENCE_NEEDS, ROLLBACK_NEEDS, load
-from opsgate.settings.values import Flags, Hooks, Publish, Settings, Timeouts
+from opsgate.settings.values import Flags, Hooks, Notify, Publish, Settings, Timeouts
 
 __all__ = [
     "EVIDENCE_NEEDS",
     "ROLLBACK_NEEDS",
     "Flags",
     "Hooks",
+    "Notify",
     "Publish",
     "Settings",
     "Timeouts",

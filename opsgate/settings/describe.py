@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from opsgate.settings.durations import format_duration
-from opsgate.settings.values import Settings, Timeouts
+from opsgate.settings.values import Notify, Settings, Timeouts
 from opsgate.settings.variables import GATE
 
 
@@ -43,8 +44,16 @@ def _rows(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "rollback_allowed", "true" if settings.rollback else "false"
     yield "rollback_check", hooks.rollback_check or "none"
     yield "incident", hooks.incident or "none"
+    # A webhook's path is often its key.
+    host = urlsplit(settings.notify.webhook_url or "").netloc.rpartition("@")[2]
+    yield "notify.webhook_url", f"{host} ({_signed(settings.notify)})" if host else "none"
+    yield "notify.github_issues", "true" if settings.notify.github_issues else "false"
     for name in Timeouts.__struct_fields__:
         yield f"timeouts.{name}", format_duration(getattr(settings.timeouts, name))
     yield "max_rollbacks_per_day", str(settings.max_rollbacks_per_day)
     yield "fail_on_skipped", "true" if settings.fail_on_skipped else "false"
     yield "redact.patterns", str(len(settings.redact_patterns))
+
+
+def _signed(notify: Notify) -> str:
+    return "signed" if notify.webhook_secret else f"not signed: {notify.webhook_secret_env} is not set"

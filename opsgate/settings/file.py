@@ -16,6 +16,7 @@ from opsgate.settings import rules
 from opsgate.settings.durations import parse_duration
 from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, shown, unknown
 from opsgate.settings.targets import parse_control, parse_target
+from opsgate.settings.urls import check_webhook
 
 NAMES: Final = ("opsgate.toml", "pyproject.toml")
 _LARGEST: Final = 1 << 20
@@ -39,6 +40,11 @@ SHARED: Final[dict[str, Any]] = {
     "timeouts": dict.fromkeys(
         ("publish", "deploy", "rollback", "rollback_check", "incident"), parse_duration
     ),
+    "notify": {
+        "webhook_url": check_webhook,
+        "webhook_secret_env": rules.variable_name,
+        "github_issues": rules.boolean,
+    },
     "redact": {"patterns": [rules.redact_pattern]},
     "max_rollbacks_per_day": rules.count,
 }

@@ -15,7 +15,7 @@ from opsgate.settings.durations import format_duration
 from opsgate.settings.mistakes import Mistake, Problem
 from opsgate.settings.sources import Sources
 from opsgate.settings.targets import parse_control, url_target
-from opsgate.settings.values import Flags, Hooks, Publish, Settings, Timeouts
+from opsgate.settings.values import Flags, Hooks, Notify, Publish, Settings, Timeouts
 from opsgate.verdict.targets import Policy, Target
 
 ROLLBACK_NEEDS: Final = frozenset({"rollback"})
@@ -38,11 +38,12 @@ def load(
     sources = Sources(flags, environ, cwd, needs)
     hooks = _hooks(sources)
     targets, control, token = _targets(sources), _control(sources), _token(sources)
+    notify = _notify(sources)
     patterns = _patterns(sources)
     evidence_dir, run_id = _evidence_dir(sources, hooks), _run_id(sources)
     values = _plain_values(sources)
     sources.stop_on_errors()
-    secrets = _secrets(targets, control, token)
+    secrets = (*_secrets(targets, control, token), *_notify_secrets(notify))
     return Settings(
         config_file=sources.file.path if sources.file else None,
         directory=sources.directory,
@@ -52,6 +53,7 @@ def load(
         targets=targets,
         control=control,
         hooks=hooks,
+        notify=notify,
         token=token,
         redact_patterns=patterns,
         origins=sources.origins,
@@ -274,6 +276,26 @@ def _hooks(sources: Sources) -> Hooks:
         problem = Problem(where=sources.where("rollback"), text=text, hint=hint)
         sources.report(problem, fatal=sources.is_needed("rollback"))
     return hooks
+
+
+def _notify(sources: Sources) -> Notify:
+    default = Notify()
+    url = sources.pick("notify.webhook_url", None, urls.check_webhook, variable=variables.WEBHOOK_URL)
+    name = sources.listed("notify.webhook_secret_env", default.webhook_secret_env)
+    key = sources.variable(name)
+    if url and not key and name != default.webhook_secret_env:
+        sources.warnings.append(f"{sources.where('notify.webhook_secret_env')}: {name} is not set")
+    return Notify(
+        webhook_url=url,
+        webhook_secret=Secret(key) if key else None,
+        webhook_secret_env=name,
+        github_issues=sources.listed("notify.github_issues", default.github_issues),
+    )
+
+
+def _notify_secrets(notify: Notify) -> list[Secret]:
+    url = [Secret(notify.webhook_url)] if notify.webhook_url else []
+    return url + ([notify.webhook_secret] if notify.webhook_secret else [])
 
 
 def _evidence_dir(sources: Sources, hooks: Hooks) -> str:

@@ -16,6 +16,7 @@ ALPHABET: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 ALPHABET_HINT: Final = "Use 1 to 64 of A-Z a-z 0-9 . _ - without a leading dot."
 REDEPLOY: Final = "redeploy"
 COMPOSE: Final = "compose"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _TRUTH: Final = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -65,6 +66,16 @@ def rollback(value: object) -> str | tuple[str, ...]:
             hint = f'Write rollback = "{REDEPLOY}", or commands only.'
             raise Mistake(f'"{REDEPLOY}" cannot be one of several commands', hint, f"[{index}]")
     return tuple(chain)
+
+
+def variable_name(value: object) -> str:
+    """The name of an environment variable."""
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+        raise Mistake(
+            f"{shown(value)} is not the name of an environment variable",
+            "Name the variable that holds the value, such as RUNTIME_WEBHOOK_SECRET, not the value itself.",
+        )
+    return value
 
 
 def boolean(value: object) -> bool:

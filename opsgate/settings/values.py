@@ -71,6 +71,17 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.rollback) or self.redeploy
 
 
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """Who else is told of a failure, and of the pass after it. Off unless configured."""
+
+    webhook_url: str | None = None
+    webhook_secret: Secret | None = None
+    """The key of the webhook's HMAC signature."""
+    webhook_secret_env: str = "RUNTIME_WEBHOOK_SECRET"  # noqa: S105 - a name, not a value
+    """The variable that the key was looked for in."""
+    github_issues: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a command may want to know of its configuration. Durations in seconds."""
 
@@ -90,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hooks: Hooks
     timeouts: Timeouts
     publish: Publish
+    notify: Notify
     token: Secret | None
     redact_patterns: tuple[str, ...]
     max_rollbacks_per_day: int

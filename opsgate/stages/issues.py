@@ -1,0 +1,121 @@
+"""An environment's incident as a GitHub issue: opened, commented while it lasts, closed after it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from opsgate.evidence.record import Evidence
+from opsgate.stages.delivery import Post, Undelivered
+from opsgate.stages.reference import is_loopback
+
+LABEL: Final = "rollout-failed"
+BODY_LIMIT: Final = 65536
+"""Characters that GitHub takes in an issue or a comment."""
+_PAGE: Final = 100
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where issues go. The token is sent nowhere else."""
+
+    issues: str
+    """URL of the repository's issues."""
+    token: str
+
+    def __repr__(self) -> str:
+        return f"<Place: {self.issues}>"
+
+
+def place(environ: Mapping[str, str]) -> Place:
+    """The repository of the workflow. Raises `Undelivered` where it is not known, or not safe to talk to."""
+    api = environ.get("GITHUB_API_URL") or "https://api.github.com"
+    repository, token = environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_TOKEN", "")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+        raise Undelivered("GITHUB_REPOSITORY names no repository")
+    if not token:
+        raise Undelivered(
+            "GITHUB_TOKEN is not set",
+            "give the step `GITHUB_TOKEN: ${{ github.token }}`, and the job `issues: write`",
+        )
+    parts = urlsplit(api)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise Undelivered("GITHUB_API_URL is not https: the token would be sent in the clear")
+    return Place(issues=f"{api.rstrip('/')}/repos/{repository}/issues", token=token)
+
+
+def tell(record: Evidence, where: Place, post: Post) -> None:
+    """Open, comment or close the environment's issue. Raises `Undelivered`."""
+    number = _open_issue(record, where, post)
+    if record.status == "passed":
+        if number is not None:
+            _ask(where, post, "POST", f"/{number}/comments", {"body": _body(record)})
+            _ask(where, post, "PATCH", f"/{number}", {"state": "closed", "state_reason": "completed"})
+    elif number is not None:
+        _ask(where, post, "POST", f"/{number}/comments", {"body": _body(record)})
+    else:
+        issue = {"title": _title(record), "body": _body(record), "labels": [LABEL]}
+        _ask(where, post, "POST", "", issue)
+
+
+def _open_issue(record: Evidence, where: Place, post: Post) -> int | None:
+    """The newest open issue of the environment. Pull requests are issues too, and not meant."""
+    found = _ask(where, post, "GET", f"?state=open&labels={quote(LABEL)}&per_page={_PAGE}", None)
+    for issue in found if isinstance(found, list) else []:
+        if (
+            isinstance(issue, dict)
+            and "pull_request" not in issue
+            and _mark(record) in str(issue.get("body") or "")
+            and isinstance(issue.get("number"), int)
+        ):
+            return int(issue["number"])
+    return None
+
+
+def _ask(where: Place, post: Post, method: str, path: str, document: dict[str, Any] | None) -> object:
+    headers = {
+        "Accept": "application/vnd.github+json",
+        "Authorization": f"Bearer {where.token}",
+        "X-GitHub-Api-Version": "2022-11-28",
+    }
+    body = None
+    if document is not None:
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(document).encode()
+    reply = post.send(method, where.issues + path, headers, body)
+    try:
+        return json.loads(reply.body or b"null")
+    except (ValueError, RecursionError):
+        raise Undelivered("GitHub's answer is not JSON") from None
+
+
+def _mark(record: Evidence) -> str:
+    """What tells the issues of two environments apart; invisible in the issue."""
+    return f"<!-- opsgate environment={record.environment} -->"
+
+
+def _title(record: Evidence) -> str:
+    from opsgate.evidence.views.headline import headline
+    from opsgate.evidence.views.words import plain
+
+    return plain(f"Rollout failed: {headline(record)}", 240)
+
+
+def _body(record: Evidence) -> str:
+    from opsgate.evidence.views import markdown
+
+    end = f"\n{_link(record)}{_mark(record)}\n"
+    text = markdown.render(record)
+    if len(text) + len(end) > BODY_LIMIT:
+        # The first two blocks say what runs and why; a cut further down could leave a code block open.
+        text = "\n\n".join(text.split("\n\n")[:2]) + "\n\nThe rest is in the evidence of the run.\n"
+    return text + end
+
+
+def _link(record: Evidence) -> str:
+    url = record.ci.run_url or ""
+    return f"[The workflow run]({url})\n\n" if re.fullmatch(r"https?://[\w.:/-]+", url, re.ASCII) else ""
