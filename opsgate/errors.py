@@ -8,7 +8,7 @@ OpsgateError                 70  a defect, unless a subclass says otherwise
 ├── TakenOver                75  a person took the environment over with `rollback --force`
 └── Interrupted             128+ a signal asked opsgate to stop
 
-Each says what happened, where, and what to do next. Only `opsgate.tasks` turns one
+Each says what happened, where, and what to do next. Only `opsgate.door` turns one
 into an exit code.
 """
 

@@ -1,85 +1,16 @@
-"""The door: Invoke tasks and flags -> settings -> stage -> exit code. The only module that raises Exit."""
+"""The tasks and their flags. What all of them share is in `opsgate.door`."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
-from invoke import Context, Exit, task
+from invoke import Context, task
 
-from opsgate.errors import OpsgateError
+from opsgate import door
 from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY
-from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS, Flags, Settings, load
-
-if TYPE_CHECKING:
-    from opsgate.evidence.record import Trigger
-    from opsgate.stages.session import Session
-
-
-def _flags(given: dict[str, Any]) -> Flags:
-    """The flags that settings understand; one left out is None."""
-    names = [name for name in Flags.__struct_fields__ if given.get(name) is not None]
-    values = {name: given[name] for name in names}
-    values["url"] = tuple(values.get("url", ()))
-    if values.get("rollback"):
-        del values["rollback"]
-    return Flags(**values)
-
-
-def _settings(given: dict[str, Any], *, needs: frozenset[str] | None = None) -> Settings:
-    return load(_flags(given), os.environ, Path.cwd(), needs=needs)
-
-
-def _answering(body: Callable[[], int]) -> NoReturn:
-    """Turn what a task comes to into an exit code; an expected error into its words."""
-    try:
-        code = body()
-    except OpsgateError as error:
-        raise Exit(f"opsgate: {error}", code=error.exit_code) from None
-    raise Exit(code=code)
-
-
-def _run(
-    trigger: Trigger,
-    settings: Settings,
-    body: Callable[[Session], None],
-    *,
-    as_json: bool,
-    stages: tuple[str, ...] = (),
-    needs_evidence: bool = True,
-    force: bool = False,
-) -> int:
-    """Execute one run, and print its result."""
-    from opsgate import github
-    from opsgate.console import reporter
-    from opsgate.evidence.views import text
-    from opsgate.stages.run import Task, execute
-
-    github.begin(settings.redactor, os.environ, sys.stderr)
-    outcome = execute(
-        Task(trigger, body, stages=stages, needs_evidence=needs_evidence, force=force),
-        settings,
-        reporter=github.grouped(reporter(sys.stderr, os.environ, summary=as_json), os.environ, sys.stderr),
-        environ=os.environ,
-        ci=github.facts(os.environ),
-    )
-    if outcome.evidence_lost:
-        print(outcome.document, end="", file=sys.stderr)
-    github.finish(outcome.record, os.environ, sys.stderr, evidence=outcome.path)
-    _print(outcome.document if as_json else text.render(outcome.record))
-    return outcome.exit_code
-
-
-def _print(text: str) -> None:
-    """The result on stdout; a reader that has gone away is its own business."""
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS
 
 
 @task(
@@ -119,19 +50,14 @@ def release(
         from opsgate.stages import release as stage
 
         skipped = stage.skipped(skip, gate_only=gate_only)
-        settings = _settings(given)
+        settings = door.load_settings(given)
         if dry_run:
-            _print(plan.render(settings, skip=skipped, as_json=json))
+            door.show(plan.render(settings, skip=skipped, as_json=json))
             return 0
-        return _run(
-            "release",
-            settings,
-            lambda session: stage.release(session, skip=skipped),
-            as_json=json,
-            stages=stage.planned(settings, skipped),
-        )
+        ship, planned = partial(stage.release, skip=skipped), stage.planned(settings, skipped)
+        return door.run("release", settings, ship, as_json=json, stages=planned)
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(auto_shortflags=False, help=COMMON)
@@ -145,11 +71,11 @@ def publish(
         from opsgate.stages import publish as stage
         from opsgate.stages.release import publish_alone
 
-        settings = _settings(given)
+        settings = door.load_settings(given)
         stage.require(settings)
-        return _run("publish", settings, publish_alone, as_json=json, stages=("publish",))
+        return door.run("publish", settings, publish_alone, as_json=json, stages=("publish",))
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
@@ -176,11 +102,11 @@ def deploy(
         from opsgate.stages import deploy as stage
         from opsgate.stages.release import deploy_alone
 
-        settings = _settings(given)
+        settings = door.load_settings(given)
         stage.require(settings)
-        return _run("deploy", settings, deploy_alone, as_json=json, stages=("deploy",))
+        return door.run("deploy", settings, deploy_alone, as_json=json, stages=("deploy",))
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
@@ -206,9 +132,11 @@ def gate(
     def body() -> int:
         from opsgate.stages.release import gate_then_roll_back
 
-        return _run("gate", _settings(given), gate_then_roll_back, as_json=json, stages=("gate",))
+        return door.run(
+            "gate", door.load_settings(given), gate_then_roll_back, as_json=json, stages=("gate",)
+        )
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(
@@ -247,13 +175,13 @@ def rollback(
         from opsgate.stages import plan
         from opsgate.stages import rollback as stage
 
-        settings = _settings(given, needs=ROLLBACK_NEEDS)
+        settings = door.load_settings(given, needs=ROLLBACK_NEEDS)
         stage.require(settings)
         route = stage.route(settings, to)
         if dry_run:
-            _print(plan.render_rollback(settings, route, as_json=json))
+            door.show(plan.render_rollback(settings, route, as_json=json))
             return 0
-        return _run(
+        return door.run(
             "rollback",
             settings,
             lambda session: stage.manual(session, to=to, reason=reason, verify=verify),
@@ -262,7 +190,7 @@ def rollback(
             force=force,
         )
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(auto_shortflags=False, help={**COMMON, **POLICY, **EVIDENCE})
@@ -295,33 +223,12 @@ def evidence(
     def body() -> int:
         from opsgate.stages import evidence as stage
 
-        settings = _settings(given, needs=EVIDENCE_NEEDS)
-        environment = env or os.environ.get("OPSGATE_ENV") or None
-        if verify:
-            answer = stage.verified(settings, head=head, as_json=json)
-        elif replay:
-            answer = stage.replayed(settings, given, run=run, environment=environment, as_json=json)
-        elif prune:
-            answer = stage.pruned(settings, keep=keep, now=time.time())
-        elif history:
-            answer = stage.history(
-                settings,
-                environment=environment,
-                since=since,
-                status=status,
-                form="json" if json else format,
-                now=time.time(),
-            )
-        else:
-            answer = stage.show(settings, run=run, environment=environment, form="json" if json else format)
-        if output is None:
-            _print(answer.text)
-        else:
-            Path(output).write_text(answer.text, encoding="utf-8")
-            print(f"written: {output}", file=sys.stderr)
+        settings = door.load_settings(given, needs=EVIDENCE_NEEDS)
+        answer = stage.answer(settings, given, environment=env or os.environ.get("OPSGATE_ENV") or None)
+        door.deliver(answer.text, output)
         return answer.exit_code
 
-    _answering(body)
+    door.answering(body)
 
 
 @task(auto_shortflags=False, help={"dry-run": "show what would be written (default: no)"})
@@ -331,7 +238,7 @@ def init(_context: Context, dry_run: bool = False) -> None:
     def body() -> int:
         from opsgate.stages.init import run
 
-        _print("\n".join(run(Path.cwd(), dry_run=dry_run)) + "\n")
+        door.show("\n".join(run(Path.cwd(), dry_run=dry_run)) + "\n")
         return 0
 
-    _answering(body)
+    door.answering(body)

@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "console": "errors redact verdict evidence.record evidence.views",
     "github": "errors redact evidence.record evidence.views",
     "flags": "",
-    "tasks": "errors flags redact verdict settings probe hooks evidence stages console github",
-    "program": "tasks",
+    "door": "errors redact verdict settings probe hooks evidence stages console github",
+    "tasks": "door errors flags redact verdict settings probe hooks evidence stages",
+    "program": "tasks stages.halt",
     "__main__": "program",
 }
 PURE = ("errors", "redact", "verdict")

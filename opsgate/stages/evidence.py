@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,27 @@ class Answer(msgspec.Struct, frozen=True):
 
     text: str
     exit_code: int = 0
+
+
+def answer(settings: Settings, given: Mapping[str, Any], *, environment: str | None) -> Answer:
+    """What the flags in `given` ask for."""
+    form = "json" if given["json"] else given["format"]
+    if given["verify"]:
+        return verified(settings, head=given["head"], as_json=given["json"])
+    if given["replay"]:
+        return replayed(settings, given, run=given["run"], environment=environment, as_json=given["json"])
+    if given["prune"]:
+        return pruned(settings, keep=given["keep"], now=time.time())
+    if given["history"]:
+        return history(
+            settings,
+            environment=environment,
+            since=given["since"],
+            status=given["status"],
+            form=form,
+            now=time.time(),
+        )
+    return show(settings, run=given["run"], environment=environment, form=form)
 
 
 def show(settings: Settings, *, run: str | None, environment: str | None, form: str) -> Answer:

@@ -6,10 +6,11 @@ torn by an exception out of nowhere.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
@@ -18,13 +19,29 @@ from opsgate.errors import Interrupted, TakenOver
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def leave_on_signals() -> None:
+    """Until a run begins there is nothing to end and nothing to keep: a signal ends the process at once.
+
+    Its exit code is that of an interrupted run, and no traceback is shown.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, _leave)
+
+
+def _leave(signum: int, _frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, f"opsgate: interrupted by {signal.Signals(signum).name}\n".encode())
+    os._exit(128 + signum)
+
+
 class Halt:
     """Asked whether the run may go on. A context manager that owns the signal handlers meanwhile."""
 
     def __init__(self) -> None:
         self._received: list[int] = []
         self._shielded = False
-        self._acknowledged = 0
         self._previous: dict[int, object] = {}
         self.taken_over_by: Callable[[], str | None] = lambda: None
         """Says which run took the environment over, once one has."""
@@ -57,6 +74,15 @@ class Halt:
         if self._shielded:
             return any(self._received.count(signum) > 1 for signum in set(self._received))
         return bool(self._received)
+
+    def held(self) -> int | None:
+        """The first signal, while a rollback goes on in spite of it."""
+        return self.signum if self._shielded and not self.pending() else None
+
+    def once_more(self) -> Callable[[], bool]:
+        """Asked later: whether another signal has arrived from now on, or the run was taken over."""
+        before = len(self._received)
+        return lambda: len(self._received) > before or bool(self.taken_over_by())
 
     def check(self) -> None:
         """Raise `Interrupted` or `TakenOver` when the run has to stop now."""

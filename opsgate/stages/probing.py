@@ -43,6 +43,7 @@ def probe(session: Session, gate: Gate, *, rule: RevisionRule, label: str, lenie
         verdict = watch.run()
     finally:
         crew.close()
+        prober.close()
         gate.targets = [result_of(lane, settings.policy) for lane in watch.lanes]
         gate.control = [result_of(lane, settings.policy) for lane in watch.control if lane.attempts]
     reporter.probed(verdict)
@@ -57,9 +58,13 @@ def baseline(session: Session, limit: float | None = None) -> list[TargetResult]
     if not settings.targets:
         return []
     policy = settings.policy
-    crew = Threads(_prober(session, rule=RevisionRule(), lenient=False))
-    attempts = look(settings.targets, limit or policy.attempt_timeout, crew, check=session.halt.check)
-    crew.close()
+    prober = _prober(session, rule=RevisionRule(), lenient=False)
+    crew = Threads(prober)
+    try:
+        attempts = look(settings.targets, limit or policy.attempt_timeout, crew, check=session.halt.check)
+    finally:
+        crew.close()
+        prober.close()
     once = msgspec.structs.replace(policy, successes=1, soak=0.0)
     results = []
     for target, attempt in zip(settings.targets, attempts, strict=True):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from opsgate.stages.reporter import Reporter
 
 S = TypeVar("S", bound=Stage)
+GRACE = 10.0
+"""Seconds from TERM to KILL for a hook past its limit."""
 
 
 class Session:
@@ -50,6 +53,7 @@ class Session:
         self.settings, self.record, self.store = settings, record, store
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
         self.took_over = took_over
+        self._held_told = False
         self.evidence_error: EvidenceError | None = None
         self.judges_revision = bool(settings.revision or record.revision)
         """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
@@ -115,36 +119,28 @@ class Session:
         limit: float,
         last_good: Rollout | None = None,
         deploying: Rollout | None = None,
+        grace: float = GRACE,
+        cut: Callable[[], bool] | None = None,
     ) -> tuple[Command, hooks.Outputs]:
-        """Run one command of a hook to its end, its limit, or the end of this run.
+        """Run one command of a hook to its end, its limit, or the end of this run: `cut` takes its place.
 
         `deploying` takes the place of the run's own revision, images, pins and tag. A publish or deploy
         hook that left something unusable counts as failed.
         """
-        with tempfile.TemporaryDirectory(prefix="opsgate-") as scratch:
-            output = Path(scratch) / "output"
-            output.touch()
-            facts = self._facts(name, output, last_good, deploying)
+        with self._output_file() as output:
             finished = process.run(
                 command,
-                env=hooks.environment(self.environ, facts),
+                env=hooks.environment(self.environ, self._facts(name, output, last_good, deploying)),
                 cwd=self.settings.directory,
                 limit=limit,
                 label=name,
                 redactor=self.redactor,
                 log=self.directory / f"{name}.log",
                 emit=lambda line: self.reporter.hook_line(name, line),
-                cut=self.halt.pending,
+                cut=cut or self._cut,
+                grace=grace,
             )
-            done = Command(
-                command=command,
-                exit_code=finished.exit_code,
-                duration_ms=finished.duration_ms,
-                timed_out=finished.timed_out,
-                output_tail=finished.output_tail,
-                explanation=finished.explanation,
-                survivors=list(finished.survivors),
-            )
+            done = _command(command, finished)
             outputs = hooks.Outputs()
             if finished.succeeded and name in {"publish", "deploy"}:
                 try:
@@ -154,6 +150,30 @@ class Session:
         for key in outputs.unknown:
             self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
         return done, outputs
+
+    @contextmanager
+    def _output_file(self) -> Iterator[Path]:
+        """A file for what a hook leaves; a full disk costs that, not the hook."""
+        try:
+            scratch = tempfile.TemporaryDirectory(prefix="opsgate-", ignore_cleanup_errors=True)
+        except OSError as error:
+            self.reporter.warn(f"no file for OPSGATE_OUTPUT: {error}")
+            yield Path(os.devnull)
+            return
+        with scratch as directory:
+            output = Path(directory) / "output"
+            with suppress(OSError):
+                output.touch()
+            yield output
+
+    def _cut(self) -> bool:
+        """Whether a hook has to end now; says once that it goes on in spite of a signal."""
+        signum = self.halt.held()
+        if signum is not None and not self._held_told:
+            self._held_told = True
+            name = signal.Signals(signum).name
+            self.reporter.warn(f"{name}: the rollback is not cut off; a second {name} would end it")
+        return self.halt.pending()
 
     def ask(self, command: str, *, limit: float) -> process.Finished:
         """Run a command that changes nothing, with a publish hook's environment. Shown and kept nowhere."""
@@ -198,6 +218,18 @@ class Session:
             failed_urls=record.failed_urls if told else (),
             last_good=earlier(last_good) if last_good else hooks.Earlier(),
         )
+
+
+def _command(command: str, finished: process.Finished) -> Command:
+    return Command(
+        command=command,
+        exit_code=finished.exit_code,
+        duration_ms=finished.duration_ms,
+        timed_out=finished.timed_out,
+        output_tail=finished.output_tail,
+        explanation=finished.explanation,
+        survivors=list(finished.survivors),
+    )
 
 
 def commit_revision(environ: Mapping[str, str], directory: Path) -> str | None:
