@@ -22,7 +22,10 @@ OURS = Workflow(
       - name: Prepare what the sample's images are made of
         timeout-minutes: 3
         run: |
-          command -v busybox >/dev/null || { sudo apt-get update -qq && sudo apt-get install -y -qq busybox-static; }
+          if ! command -v busybox; then
+            sudo apt-get update -qq
+            sudo apt-get install -y -qq --no-install-recommends busybox-static
+          fi
           examples/mission-control/docker/prepare
 """,
     run="invoke",
