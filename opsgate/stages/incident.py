@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from opsgate.stages import notify
-from opsgate.stages.session import Session
+from opsgate.stages.session import GRACE, Session
+
+HURRY = 1.0
+"""Seconds that the hook has after an interrupt: all is over 5 s after the signal."""
+HURRIED_GRACE = 0.3
 
 
 def run(session: Session) -> None:
@@ -17,11 +21,14 @@ def run(session: Session) -> None:
 
 def _hook(session: Session) -> None:
     command = session.settings.hooks.incident
-    if command is None or session.record.status != "failed":
+    if command is None or session.record.status != "failed" or session.halt.taken_over_by():
         return
+    limit, grace = session.settings.timeouts.incident, GRACE
+    if session.halt.signum is not None:
+        limit, grace = min(limit, HURRY), HURRIED_GRACE
     last_good = session.record.stages.rollback.last_good or None
     done, _ = session.run_hook(
-        "incident", command, limit=session.settings.timeouts.incident, last_good=last_good
+        "incident", command, limit=limit, last_good=last_good, grace=grace, cut=session.halt.once_more()
     )
     if done.explanation:
         session.reporter.warn(f"the incident hook failed: {done.explanation}")

@@ -1,0 +1,240 @@
+"""Signals, kills and defects: what is said, what is kept, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.e2e.rig import DEPLOY, ROLLBACK, Runtime, Site, alive, send
+
+BUSY = "echo $$ > pid; echo > begun; exec sleep 30"
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+SOON = 5.0
+"""Seconds after a signal in which opsgate has ended."""
+
+
+def hook_is_gone(site: Site) -> bool:
+    return not alive(int((site.path / "pid").read_text()))
+
+
+def until_held(process: subprocess.Popen[str], name: str) -> None:
+    assert process.stderr
+    for line in process.stderr:
+        if f"a second {name} would end it" in line:
+            return
+    pytest.fail("the signal was not held")
+
+
+@pytest.mark.parametrize("signum", CODES, ids=lambda signum: signum.name)
+@pytest.mark.parametrize("stage", ["publish", "deploy"])
+def test_a_signal_during_a_rollout(site: Site, signum: signal.Signals, stage: str) -> None:
+    publish = BUSY if stage == "publish" else "true"
+    site.configure(
+        deploy=BUSY,
+        rollback="touch rolled-back",
+        incident='echo "$OPSGATE_STATUS_REASON" > told',
+        extra=f"[environments.prod.publish]\ncommand = {json.dumps(publish)}\n",
+    )
+    with site.during("release", "--json", "--revision", "v2") as process:
+        send(process, signum)
+        began = time.monotonic()
+        result = site.ended(process, CODES[signum])
+    assert time.monotonic() - began < SOON
+    record = result.document
+    assert (record["status"], record["status_reason"]) == ("failed", "interrupted")
+    assert record["exit_code"] == CODES[signum]
+    assert record["finished_at"]
+    assert record["stages"][stage]["status"] == "interrupted"
+    assert record["stages"]["rollback"] == record["stages"]["gate"] == {"status": "skipped"}
+    assert not (site.path / "rolled-back").exists()
+    assert (site.path / "told").read_text() == "interrupted\n"
+    assert hook_is_gone(site)
+    steps = "\n".join(record["next_steps"])
+    assert ("v2 was being deployed and is not proven" in steps) is (stage == "deploy")
+    assert ("opsgate gate --env prod" in steps) is (stage == "deploy")
+    assert site.ledger()[-1]["status_reason"] == "interrupted"
+    assert site.run("evidence", "--verify").code == 0
+
+
+def test_a_signal_during_the_gate(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    site.configure(
+        urls=[site.url(), {"name": "slow", "command": BUSY}],
+        rollback="touch rolled-back",
+        gate={"deadline": "60s", "attempt_timeout": "30s"},
+    )
+    with site.during("gate", "--json") as process:
+        send(process, signal.SIGTERM)
+        began = time.monotonic()
+        record = site.ended(process, 143).document
+    assert time.monotonic() - began < SOON
+    assert (record["status_reason"], record["stages"]["gate"]["status"]) == ("interrupted", "interrupted")
+    assert not (site.path / "rolled-back").exists()
+    assert hook_is_gone(site)
+
+
+def test_the_first_signal_lets_a_rollback_end(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    site.configure(rollback=f"echo > begun; cat go; {ROLLBACK}; echo done")
+    go = site.path / "go"
+    os.mkfifo(go)
+    with site.during("gate", "--json", "--deadline", "500ms", "--soak", "100ms") as process:
+        send(process, signal.SIGTERM)
+        go.write_text("on\n")
+        record = site.ended(process, 143).document
+    rollback = record["stages"]["rollback"]
+    assert (rollback["attempted"], rollback["succeeded"], rollback["recovered"]) == (True, True, None)
+    assert record["status_reason"] == "probe_failures"
+    assert runtime.read()[0] == "up"
+    assert "recovery" not in rollback
+    assert record["next_steps"]
+    assert site.run("evidence", "--verify").code == 0
+
+
+def test_the_second_signal_ends_a_rollback(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    site.configure(rollback=BUSY)
+    with site.during("gate", "--json", "--deadline", "500ms", "--soak", "100ms") as process:
+        send(process, signal.SIGINT)
+        until_held(process, "SIGINT")
+        send(process, signal.SIGINT)
+        result = site.ended(process, 130)
+    record = result.document
+    assert record["status_reason"] == "probe_failures"
+    rollback = record["stages"]["rollback"]
+    assert (rollback["attempted"], rollback["succeeded"], rollback["recovered"]) == (True, False, None)
+    assert hook_is_gone(site)
+    assert "a person is needed now" in result.err
+
+
+def test_a_signal_during_a_manual_rollback(site: Site) -> None:
+    site.configure(rollback=BUSY)
+    with site.during("rollback", "--json") as process:
+        send(process, signal.SIGTERM)
+        until_held(process, "SIGTERM")
+        send(process, signal.SIGTERM)
+        record = site.ended(process, 143).document
+    assert (record["status_reason"], record["stages"]["rollback"]["recovered"]) == ("interrupted", None)
+    assert hook_is_gone(site)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
+@pytest.mark.parametrize("after_ms", [40, 120, 180, 240, 300])
+def test_a_signal_at_the_very_beginning(site: Site, signum: signal.Signals, after_ms: int) -> None:
+    site.configure(gate={"deadline": "30s", "soak": "20s"})
+    process = site.start("gate")
+    time.sleep(after_ms / 1000)
+    send(process, signum)
+    out, err = process.communicate(timeout=SOON)
+    # Before Python has come to opsgate itself, the signal does what it does to any process.
+    assert process.returncode in {CODES[signum], -signum}, err
+    if process.returncode == CODES[signum]:
+        assert "Traceback" not in out + err
+
+
+def test_sigkill_at_any_moment(site: Site, runtime: Runtime) -> None:
+    site.configure(
+        urls=[site.url(revision="json:version")],
+        deploy=DEPLOY,
+        rollback=ROLLBACK,
+        extra="[environments.prod.publish]\ncommand = 'echo published'\n",
+    )
+    began = time.monotonic()
+    site.run("release", "--revision", "v0")
+    usual = time.monotonic() - began
+    for attempt in range(8):
+        process = site.start("release", "--revision", f"v{attempt}")
+        time.sleep(random.uniform(0.2, 1.0) * usual)
+        process.kill()
+        process.communicate()
+        site.check_records()
+        for path in site.evidence.glob("*/evidence.json"):
+            record = json.loads(path.read_bytes())
+            assert record["status"] != "passed" or record["finished_at"]
+    for line in site.ledger():
+        record = json.loads((site.evidence / line["run_id"] / "evidence.json").read_bytes())
+        assert record["finished_at"] == line["finished_at"] or record["finished_at"] is None
+    site.run("release", "--revision", "v99")
+    assert site.record()["status"] == "passed"
+    assert "MISMATCH" not in site.run("evidence", "--verify").out
+
+
+def test_a_killed_run_is_listed_as_unfinished(site: Site) -> None:
+    site.configure(deploy=BUSY, rollback="true")
+    with site.during("release", OPSGATE_RUN_ID="killed") as process:
+        process.kill()
+        process.communicate()
+    record = site.record()
+    assert (record["status"], record["status_reason"], record["finished_at"]) == (
+        "failed",
+        "interrupted",
+        None,
+    )
+    assert site.latest_env()["STATUS"] == "failed"
+    assert "unfinished: run killed" in site.run("evidence", "--verify").out
+    assert "has not finished" in site.run("evidence").headline
+    site.run("gate")
+    assert "unfinished: run killed" in site.run("evidence", "--verify").out
+
+
+def broken_opsgate(site: Site, module: str, line: str) -> dict[str, str]:
+    """An environment in which a function of opsgate has a defect."""
+    directory = site.path / "defect"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(
+        f"import sys\nif 'opsgate' in sys.orig_argv:\n    import {module} as broken\n    {line}\n"
+    )
+    return {"PYTHONPATH": f"{directory}:{site.environ({})['PYTHONPATH']}"}
+
+
+def test_a_defect_keeps_the_record(site: Site) -> None:
+    env = broken_opsgate(site, "opsgate.stages.probing", "broken.required = None")
+    result = site.run("gate", "--json", code=70, **env)
+    record = result.document
+    assert (record["status"], record["status_reason"], record["exit_code"]) == (
+        "failed",
+        "internal_error",
+        70,
+    )
+    assert record["finished_at"]
+    assert "a defect in opsgate" in result.err
+    assert (site.evidence / record["run_id"] / "defect.log").exists()
+    assert site.run("evidence", "--verify").code == 0
+
+
+def test_a_defect_after_a_failed_gate_still_rolls_back(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    site.configure(rollback=ROLLBACK)
+    env = broken_opsgate(site, "opsgate.stages.probing", "broken.failed_names = None")
+    record = site.run("gate", "--deadline", "500ms", "--soak", "0", "--json", code=70, **env).document
+    assert runtime.read()[0] == "up"
+    assert record["stages"]["rollback"]["succeeded"] is True
+
+
+def test_a_defect_before_any_record_is_still_70_in_one_line(site: Site) -> None:
+    env = broken_opsgate(site, "opsgate.evidence.store", "broken.Store.prepare = None")
+    result = site.run("gate", code=70, **env)
+    assert "defect in opsgate" in result.err
+
+
+def test_evidence_lost_during_a_run_is_never_passed(site: Site, runtime: Runtime) -> None:
+    away = "rm -rf artifacts && touch artifacts"
+    site.configure(deploy=f"{away}; {DEPLOY}")
+    result = site.run("release", "--json", code=74)
+    record = result.document
+    assert (record["status"], record["exit_code"]) == ("failed", 74)
+    assert json.loads(result.err[result.err.index("\n{") : result.err.rindex("\n}") + 2]) == record
+    assert runtime.read()[0] == "up"
+
+
+def test_evidence_lost_does_not_stop_a_rollback(site: Site, runtime: Runtime) -> None:
+    site.configure(deploy="rm -rf artifacts; touch artifacts; echo down > state", rollback=ROLLBACK)
+    record = site.run("release", "--deadline", "800ms", "--soak", "100ms", "--json", code=74).document
+    assert record["stages"]["rollback"]["recovered"] is True
+    assert runtime.read()[0] == "up"
