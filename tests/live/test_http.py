@@ -51,7 +51,7 @@ class Case(NamedTuple):
     expect: dict[str, Any] = {}  # noqa: RUF012 - never changed
     limit: float = 5.0
     tls_kind: str | None = None
-    """Where it differs: below TLS a reset cannot be told from an end without the closing alert."""
+    """What it may be over TLS, where some Pythons cannot tell a reset from an end without the alert."""
 
 
 def encoded(body: bytes, *codings: str) -> bytes:
@@ -80,6 +80,8 @@ WHOLE = [
     Case("exactly 1 MiB", response(b"x" * MIB), None),
     Case("chunks", chunked(b'{"status":', b'"UP"}'), None),
     Case("chunk extensions", chunked(end=b'3;a="b"\r\nabc\r\n0;last\r\n\r\n'), None),
+    Case("identity as transfer encoding", response(headers=[("Transfer-Encoding", "identity")]), None),
+    Case("an unusual header name", response(headers=[("X@/{Y}", "1")]), None),
     Case("a trailer", chunked(OK_BODY, end=b"0\r\nX-Sum: 1\r\n\r\n"), None),
     Case("the same length twice", response(headers=[("Content-Length", str(len(OK_BODY)))]), None),
     Case("keeps the connection open", hang_after(response().replace(b"Connection: close\r\n", b"")), None),
@@ -153,6 +155,7 @@ MALFORMED = [
     Case("negative length", response(length=None, headers=[("Content-Length", "-1")]), "protocol"),
     Case("length with a sign", response(length=None, headers=[("Content-Length", "+15")]), "protocol"),
     Case("two different lengths", response(headers=[("Content-Length", "3")]), "protocol"),
+    Case("one length, written in two ways", response(headers=[("Content-Length", "015")]), "protocol"),
     Case("unasked transfer encoding", response(headers=[("Transfer-Encoding", "gzip")]), "protocol"),
     Case("stacked transfer encoding", chunked(b"x", headers=[("Transfer-Encoding", "gzip")]), "protocol"),
     Case("chunk size is a word", chunked(end=b"many\r\nabc\r\n0\r\n\r\n"), "protocol"),
@@ -315,6 +318,13 @@ REDIRECTS = [
 CASES = [*WHOLE, *CUT, *MALFORMED, *TOO_LARGE, *SLOW, *STATUS, *DOCUMENTS, *EXPECTATIONS, *REDIRECTS]
 
 
+def test_a_flood_of_headers_is_told_by_its_size(attempt: Attempting) -> None:
+    with Server(endless(b"HTTP/1.1 200 OK\r\n", b"X-Flood: 1\r\n" * 400)) as server:
+        made = attempt(server.url)
+    assert made.detail == "response head larger than 64 KiB"
+    assert made.bytes < 256 * 1024
+
+
 def test_there_are_enough_of_them_and_each_has_its_own_name() -> None:
     assert len(CASES) >= 80
     assert len({case.name for case in CASES}) == len(CASES)
@@ -327,9 +337,10 @@ def test_server(
 ) -> None:
     with Server(case.script, tls=server_tls if scheme == "https" else None) as server:
         made = attempt(server.url, limit=case.limit, **case.expect)
-    kind = (case.tls_kind or case.kind) if scheme == "https" else case.kind
-    assert (made.ok, made.kind) == (kind is None, kind), made
-    assert made.elapsed_ms <= case.limit * 1000 + 250
+    kinds = {case.kind, case.tls_kind} if scheme == "https" and case.tls_kind else {case.kind}
+    assert made.kind in kinds, made
+    assert made.ok == (made.kind is None)
+    assert made.elapsed_ms <= case.limit * 1000 + 1000
     assert len(made.detail) <= 200
     assert made.detail.isprintable()
     assert made.remote_ip == "127.0.0.1"

@@ -354,7 +354,7 @@ def test_a_silent_proxy(authority: Authority) -> None:
         for url in ("http://app.example.com/", "https://app.example.com/"):
             made = probe(url, environ, limit=0.3).attempt
             assert (made.kind, made.bytes) == ("timeout", 0)
-            assert 290 <= made.elapsed_ms < 500
+            assert 290 <= made.elapsed_ms < 1300
 
 
 def test_a_tunnel_into_silence(authority: Authority) -> None:
@@ -369,7 +369,7 @@ def test_a_tunnel_into_silence(authority: Authority) -> None:
             "https://app.example.com/", {"ALL_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}, limit=0.4
         ).attempt
     assert (made.kind, made.bytes) == ("timeout", 0)
-    assert 390 <= made.elapsed_ms < 550
+    assert 390 <= made.elapsed_ms < 1400
 
 
 def test_through_a_proxy_that_speaks_tls(authority: Authority, server_tls: ssl.SSLContext) -> None:
