@@ -68,19 +68,17 @@ def publish(session: Session, stage: Publish) -> None:
     before = {text: _already(registries, text) for text in project.builds.values()}
     names = " ".join(shlex.quote(name) for name in project.builds)
     session.reporter.note(f"building {', '.join(project.builds.values())}")
-    _run(session, stage, f"{command} build {names}", "docker compose build", deadline)
+    # Side by side, the classic builder makes a layer that two images share twice, each with its own time:
+    # another build of the same files then finds either, and is another image.
+    build = f"COMPOSE_PARALLEL_LIMIT=${{COMPOSE_PARALLEL_LIMIT:-1}} {command} build {names}"
+    _run(session, stage, build, "docker compose build", deadline)
     local = compose.local_images(session, project.builds.values())
     due = [name for name, text in project.builds.items() if _is_due(text, tag, before[text], local.get(text))]
-    for name in project.builds.keys() - set(due):
-        session.reporter.note(f"{project.builds[name]} is there already, with this content: not pushed again")
+    for text in (text for name, text in project.builds.items() if name not in due):
+        session.reporter.note(f"{text} is there already, with this content: not pushed again")
     if due:
-        _run(
-            session,
-            stage,
-            f"{command} push {' '.join(map(shlex.quote, due))}",
-            "docker compose push",
-            deadline,
-        )
+        push = f"{command} push {' '.join(map(shlex.quote, due))}"
+        _run(session, stage, push, "docker compose push", deadline)
     session.record.images = [
         resolved(session, registries, name, text, local.get(text)) for name, text in project.builds.items()
     ]
@@ -198,24 +196,22 @@ def _is_due(text: str, tag: str, before: Manifest | None, local: compose.Local |
     """Whether an image has to be pushed. Raises `RegistryError` for an immutable tag that is taken."""
     if before is None:
         return True
-    same = local is not None and _same(before, local) is True
-    if not same and tag in text.rpartition(":")[2]:
+    if local is not None and _same(before, local):
+        return False
+    if tag in text.rpartition(":")[2]:
         raise RegistryError(
             f"{text} is there already with other content, {before.digest}: a tag never moves",
             "publish in a new run: it gets a tag of its own",
         )
-    return not same
+    return True
 
 
 def _same(manifest: Manifest, local: compose.Local) -> bool | None:
     """Whether the registry holds what the engine has; None where it cannot be told."""
     if manifest.digest == local.id:
         return True
-    if local.by_manifest:
+    config = json.loads(manifest.content).get("config")
+    if local.by_manifest or config is None:
         # Of an image for several platforms the engine may push a part, under another digest.
         return None
-    try:
-        config = json.loads(manifest.content).get("config", {}).get("digest")
-    except (ValueError, AttributeError):
-        return None
-    return None if config is None else bool(config == local.id)
+    return bool(config.get("digest") == local.id)

@@ -146,11 +146,14 @@ def pinned(record: dict[str, Any]) -> dict[str, str]:
 
 
 class DyingProxy:
-    """In front of a registry, until so many bytes have gone up: then it is gone, connections and all."""
+    """In front of a registry, until the first manifest goes up: then it is gone, connections and all.
 
-    def __init__(self, registry: str, limit: int) -> None:
+    Earlier, in a layer, the engine would try again for most of a minute.
+    """
+
+    def __init__(self, registry: str) -> None:
         host, _, port = registry.partition(":")
-        self._upstream, self._left = (host, int(port)), limit
+        self._upstream, self.dead = (host, int(port)), False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._door = socket.create_server(("127.0.0.1", 0))
@@ -166,10 +169,6 @@ class DyingProxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    @property
-    def dead(self) -> bool:
-        return self._left <= 0
-
     def _accept(self) -> None:
         while True:
             try:
@@ -179,17 +178,16 @@ class DyingProxy:
                 return
             with self._lock:
                 self._sockets += [client, upstream]
-            for source, sink, counted in ((client, upstream, True), (upstream, client, False)):
-                threading.Thread(target=self._pump, args=(source, sink, counted), daemon=True).start()
+            for source, sink, watched in ((client, upstream, True), (upstream, client, False)):
+                threading.Thread(target=self._pump, args=(source, sink, watched), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, watched: bool) -> None:
         with suppress(OSError):
             while data := source.recv(16384):
-                if counted:
-                    self._left -= len(data)
-                    if self.dead:
-                        self.close()
-                        return
+                if watched and data.startswith(b"PUT ") and b"/manifests/" in data.partition(b"\r\n")[0]:
+                    self.dead = True
+                    self.close()
+                    return
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 
