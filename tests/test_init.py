@@ -1,0 +1,359 @@
+"""What init writes: read by the real settings, gated by the real command, audited by the real tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from opsgate import __version__
+from opsgate.errors import ConfigurationError
+from opsgate.settings import Flags, load
+from opsgate.stages import composefile, init
+from tests.live import servers
+from tests.workflow.ours import OURS, PATH
+
+TOOLS = Path(sys.executable).parent
+TWO_SERVICES = """
+services:
+  web:
+    image: nginx:1.29
+    ports: ["{web}:80"]
+  api:
+    build: ./api
+    image: example/api
+    ports:
+      - "127.0.0.1:{api}:8000"   # behind the proxy
+    healthcheck:
+      test: ["CMD", "curl", "-fsS", "http://localhost:8000/healthz"]
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+def opsgate(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "opsgate", *args],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def everything(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def found(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
+    return [
+        (service.name, [(port.published, port.inside, port.path) for port in service.ports])
+        for service in composefile.services(text)
+    ]
+
+
+# --- in a repository ------------------------------------------------------------------------------
+
+
+def test_two_services_give_a_gate_that_works_as_it_is(repository: Path) -> None:
+    with (
+        servers.Server(servers.by_path(index=servers.response())) as web,
+        servers.Server(servers.by_path(healthz=servers.response())) as api,
+    ):
+        text = TWO_SERVICES.format(web=web.port, api=api.port)
+        (repository / "compose.yaml").write_text(text, encoding="utf-8")
+        done = opsgate("init", cwd=repository)
+        assert (done.returncode, done.stderr) == (0, "")
+        gate = opsgate("gate", "--deadline", "10s", "--soak", "200ms", cwd=repository)
+        assert gate.returncode == 0, gate.stderr
+        assert "passed (all_probes_healthy)" in gate.stdout
+        web.stop()
+        assert opsgate("gate", "--deadline", "1s", "--soak", "0", cwd=repository).returncode == 1
+    targets = load(Flags(), {}, repository).targets
+    assert [(target.name, target.url) for target in targets] == [
+        ("web", f"http://127.0.0.1:{web.port}/"),
+        ("api", f"http://127.0.0.1:{api.port}/healthz"),
+    ]
+
+
+def test_an_empty_repository_gets_files_that_say_what_is_missing(repository: Path) -> None:
+    lines = init.run(repository)
+    settings = load(Flags(), {}, repository)
+    assert (settings.environment, settings.targets, settings.warnings) == ("production", (), ())
+    assert any("NOT VALIDATED" in line for line in lines)
+    assert set(everything(repository)) == {"opsgate.toml", init.WORKFLOW, ".gitignore"}
+
+
+def test_every_line_that_is_commented_out_can_be_used(repository: Path) -> None:
+    """Taken one by one, as a person would: each is a setting that the file may have."""
+    text = init.plan(repository, None)[0].text
+    options = 0
+    table = ""
+    for line in text.splitlines():
+        bare = line.removeprefix("# ")
+        if heading := re.match(r"\[[\w.]+\]", bare):
+            table = heading[0]
+        elif line.startswith("# ") and re.match(r"\w+ = ", bare):
+            options += 1
+            extra = 'deploy = "true"\n' if '"redeploy"' in line else ""
+            (repository / "opsgate.toml").write_text(f"{table}\n{extra}{bare}\n", encoding="utf-8")
+            load(Flags(env="production"), {}, repository)
+    assert options > 10
+
+
+def test_nothing_is_ever_overwritten(repository: Path) -> None:
+    init.run(repository)
+    for path in everything(repository):
+        (repository / path).write_text("# mine\n/artifacts/\n", encoding="utf-8")
+    before = everything(repository)
+    lines = init.run(repository)
+    assert [line.split()[0] for line in lines[:3]] == ["kept", "kept", "kept"]
+    assert everything(repository) == before
+
+
+def test_a_link_to_nowhere_is_not_written_through(repository: Path) -> None:
+    outside = repository / "outside"
+    (repository / "opsgate.toml").symlink_to(outside)
+    init.run(repository)
+    assert not outside.exists()
+
+
+def test_a_dry_run_shows_and_writes_nothing(repository: Path) -> None:
+    lines = init.run(repository, dry_run=True)
+    assert everything(repository) == {}
+    assert [line for line in lines if line.startswith("would")] == [
+        "would write opsgate.toml",
+        f"would write {init.WORKFLOW}",
+        "would append .gitignore",
+    ]
+    assert "  | [environments.production]" in lines
+
+
+@pytest.mark.parametrize("before", ["", "*.pyc", "*.pyc\n", "*.pyc\r\n"])
+def test_gitignore_gains_a_line(repository: Path, before: str) -> None:
+    (repository / ".gitignore").write_text(before, encoding="utf-8", newline="")
+    init.run(repository)
+    lines = (repository / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert lines == [*before.split(), "# Evidence of rollouts", "/artifacts/rollout/"]
+
+
+@pytest.mark.parametrize("line", ["artifacts/", "/artifacts/rollout", "artifacts/rollout/", "artifacts"])
+def test_gitignore_that_has_it_stays(repository: Path, line: str) -> None:
+    (repository / ".gitignore").write_text(f"{line}\n", encoding="utf-8")
+    init.run(repository)
+    assert (repository / ".gitignore").read_text(encoding="utf-8") == f"{line}\n"
+
+
+def test_configuration_in_pyproject_counts(repository: Path) -> None:
+    (repository / "pyproject.toml").write_text("[tool.opsgate.gate]\nsoak = 1\n", encoding="utf-8")
+    init.run(repository)
+    assert "opsgate.toml" not in everything(repository)
+
+
+def test_it_writes_at_the_root_of_the_repository(repository: Path) -> None:
+    below = repository / "services/web"
+    below.mkdir(parents=True)
+    init.run(below)
+    assert (repository / "opsgate.toml").is_file()
+    assert list(below.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_said(repository: Path) -> None:
+    (repository / ".github").write_text("a file", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"publish-images\.yml cannot be written"):
+        init.run(repository)
+    done = opsgate("init", cwd=repository)
+    assert done.returncode == 2
+    assert "never overwrites" in done.stderr
+
+
+# --- compose files --------------------------------------------------------------------------------
+
+
+def test_ports_in_every_usual_form() -> None:
+    text = """
+    services:
+      short:
+        ports:
+        - "8080:80"
+        - 8443:443/tcp
+        - 53:53/udp
+        - "9000"
+        - "${PORT:-8081}:80"
+        - "${PORT}:81"
+        - "[::1]:8082:82"
+        - 8083-8085:83-85
+      long:
+        ports:
+          - target: 80
+            published: "8090"
+            protocol: tcp
+          - {target: 1, published: 2}
+      flow:
+        ports: ["127.0.0.1:8100:80", '8101:81']
+      none: {}
+    """.replace("\n    ", "\n")
+    assert found(text) == [
+        ("short", [(8080, 80, "/"), (8443, 443, "/"), (8081, 80, "/"), (8082, 82, "/"), (8083, 83, "/")]),
+        ("long", [(8090, 80, "/")]),
+        ("flow", [(8100, 80, "/"), (8101, 81, "/")]),
+        ("none", []),
+    ]
+
+
+def test_the_health_check_tells_the_path() -> None:
+    text = """
+services:
+  app:
+    ports: ["8080:3000", "8081:80", "8082:90"]
+    healthcheck:
+      test: curl -f http://localhost:3000/api/health?full=1 || wget -q http://127.0.0.1:90
+      interval: 5s
+"""
+    assert found(text) == [("app", [(8080, 3000, "/api/health?full=1"), (8081, 80, "/"), (8082, 90, "/")])]
+
+
+def test_a_database_is_only_connected_to(repository: Path) -> None:
+    text = "services:\n  db:\n    image: postgres\n    ports: ['15432:5432']\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    assert [target.url for target in load(Flags(), {}, repository).targets] == ["tcp://127.0.0.1:15432"]
+
+
+@pytest.mark.parametrize(
+    ("image", "tagged"),
+    [
+        ("ghcr.io/me/web:${OPSGATE_TAG}", True),
+        ('"ghcr.io/me/web:${OPSGATE_TAG:-dev}"', True),
+        ("${R:-localhost:5000}/web:$OPSGATE_TAG", True),
+        ("ghcr.io/me/web:latest", False),
+        ("ghcr.io/me/web", False),
+        ("ghcr.io/me/web:${OPSGATE_TAGS}", False),
+    ],
+)
+def test_publish_is_proposed_once_it_can_work(repository: Path, image: str, tagged: bool) -> None:
+    text = f"services:\n  web:\n    build: .\n    image: {image}\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    document = tomllib.loads((repository / "opsgate.toml").read_text(encoding="utf-8"))
+    expected = {"compose_files": ["compose.yaml"], "services": ["web"]}
+    assert document.get("publish") == (expected if tagged else None)
+
+
+def test_the_compose_file_nearest_to_the_root_is_taken(repository: Path) -> None:
+    for place in (
+        "deploy/compose.yml",
+        "a/docker-compose.yml",
+        "node_modules/x/compose.yaml",
+        "a/b/c/compose.yaml",
+    ):
+        path = repository / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("services: {}\n", encoding="utf-8")
+    chosen = composefile.find(repository)
+    assert chosen is not None
+    assert (chosen.path, chosen.others) == ("deploy/compose.yml", ("a/docker-compose.yml",))
+    assert "  Not looked at: a/docker-compose.yml" in init.run(repository)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "services:",
+        "services:\n",
+        "services: {web: {ports: ['1:1']}}",
+        "- a\n- b\n",
+        "\0\xff",
+        "services:\n - x\n",
+        ":\n:",
+    ],
+)
+def test_odd_files_are_survived(repository: Path, text: str) -> None:
+    (repository / "compose.yaml").write_bytes(text.encode("latin-1"))
+    init.run(repository)
+    assert load(Flags(), {}, repository).targets == ()
+
+
+def test_names_cannot_break_out_of_the_file(repository: Path) -> None:
+    (repository / 'x"]\nurls = ["http').mkdir()
+    (repository / 'x"]\nurls = ["http/compose.yaml').write_text(
+        "services:\n  a:\n    ports: ['1:1']\n", encoding="utf-8"
+    )
+    init.run(repository)
+    assert load(Flags(), {}, repository).targets == ()
+
+
+# --- the workflow ---------------------------------------------------------------------------------
+
+
+def test_the_workflow_of_this_repository_is_what_init_writes() -> None:
+    assert PATH.read_text(encoding="utf-8") == OURS.render(), f"run: python {Path('tests/workflow/ours.py')}"
+
+
+def test_the_workflow_installs_this_version_and_runs_opsgate(repository: Path) -> None:
+    init.run(repository)
+    text = (repository / init.WORKFLOW).read_text(encoding="utf-8")
+    assert f"run: python -m pip install opsgate=={__version__}\n" in text
+    for task in ("publish", "deploy", "gate"):
+        assert f"run: exec opsgate {task}\n" in text
+    assert not re.search(r"@[a-z]+@", text)
+    assert "mission" not in text.lower().replace("permission", "")
+
+
+def test_no_secret_stands_in_a_command() -> None:
+    for line in OURS.render().splitlines():
+        if "${{" in line and "secrets." in line:
+            assert re.match(r"\s+[A-Za-z_]+: \$\{\{", line), line
+        if re.match(r"\s+(- )?run:", line):
+            assert "${{" not in line
+
+
+@pytest.mark.parametrize(
+    ("head", "branch"),
+    [
+        ("ref: refs/remotes/origin/trunk\n", "trunk"),
+        ("ref: refs/remotes/origin/release/2.x\n", "release/2.x"),
+        ("ref: refs/remotes/origin/a'}} #\n", "main"),
+        (None, "main"),
+    ],
+)
+def test_releases_come_from_the_branch_that_the_remote_names(
+    repository: Path, head: str | None, branch: str
+) -> None:
+    if head is not None:
+        (repository / ".git/refs/remotes/origin").mkdir(parents=True)
+        (repository / ".git/refs/remotes/origin/HEAD").write_text(head, encoding="utf-8")
+    init.run(repository)
+    text = (repository / init.WORKFLOW).read_text(encoding="utf-8")
+    assert f"branches: [{branch}]" in text
+    assert f"github.ref == 'refs/heads/{branch}'" in text
+
+
+def test_the_workflow_passes_every_audit(repository: Path) -> None:
+    init.run(repository)
+    path = str(repository / init.WORKFLOW)
+    schema = [f"{TOOLS}/check-jsonschema", "--builtin-schema"]
+    for command in (
+        [f"{TOOLS}/actionlint", f"-shellcheck={TOOLS}/shellcheck", path],
+        [f"{TOOLS}/zizmor", "--offline", "--persona=auditor", "--quiet", path],
+        [*schema, "vendor.github-workflows", path],
+        [*schema, "custom.github-workflows-require-timeout", path],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=repository)
+        assert done.returncode == 0, done.stdout + done.stderr
