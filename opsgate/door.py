@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
@@ -37,7 +37,7 @@ def load_settings(given: dict[str, Any], *, needs: frozenset[str] | None = None)
     return load(_flags(given), os.environ, Path.cwd(), needs=needs)
 
 
-def answering(body: Callable[[], int]) -> NoReturn:
+def answering(body: Callable[[], int]) -> None:
     """Turn what a task comes to into an exit code; an error, a defect too, into its words."""
     leave_on_signals()
     try:
@@ -46,7 +46,9 @@ def answering(body: Callable[[], int]) -> NoReturn:
         raise Exit(f"opsgate: {error}", code=error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
         raise Exit(f"opsgate: {_defect(error)}", code=OpsgateError.exit_code) from None
-    raise Exit(code=code)
+    if code:
+        # After 0 the next task on the command line has its turn.
+        raise Exit(code=code)
 
 
 def _defect(error: Exception) -> str:

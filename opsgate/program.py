@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opsgate.stages.halt import leave_on_signals
@@ -23,16 +25,31 @@ def _program() -> Program:
 
     from opsgate import __version__, tasks
 
+    @contextmanager
+    def usage() -> Iterator[None]:
+        try:
+            yield
+        except ParseError as error:
+            print(f"opsgate: {error}\n  see opsgate --help TASK", file=sys.stderr)
+            sys.exit(2)
+
     class OpsgateProgram(Program):
         """Invoke's program, but a command line that cannot be parsed is exit 2, as the contract says."""
 
+        def parse_core(self, argv: list[str] | None) -> None:
+            """Parse the flags before the task."""
+            with usage():
+                super().parse_core(argv)
+
         def parse_tasks(self) -> None:
-            """Parse what follows the core flags."""
-            try:
+            """Parse what follows them."""
+            with usage():
                 super().parse_tasks()
-            except ParseError as error:
-                print(f"opsgate: {error}\n  see opsgate --help TASK", file=sys.stderr)
-                sys.exit(2)
+
+        def parse_cleanup(self) -> None:
+            """Answer `--list` and `--help`."""
+            with usage():
+                super().parse_cleanup()
 
     return OpsgateProgram(
         name="opsgate", binary="opsgate", namespace=Collection.from_module(tasks), version=__version__
