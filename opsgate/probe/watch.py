@@ -17,7 +17,7 @@ from typing import Protocol
 
 from opsgate.probe.kinds import Reply
 from opsgate.probe.retry import Pace
-from opsgate.verdict.judge import Run, Verdict, Waiting, decide, latest_start_ms, may_settle
+from opsgate.verdict.judge import Passed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 TURN = 0.1  # s; the longest the loop waits before it asks `check` again
@@ -132,6 +132,7 @@ class Watch:
         )
         self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
         self._deadline = policy.deadline * 1000
+        self._latest_start = latest_start_ms(policy)
         self.lanes = tuple(Lane(target, pace) for target in targets)
         self.control = tuple(Lane(target, pace) for target in control)
         self._required = tuple(lane for lane in self.lanes if lane.target.required)
@@ -163,11 +164,18 @@ class Watch:
         if index < len(self.lanes):
             self._on_attempt(index, reply.attempt, lane.run)
             if lane.target.required and may_settle(lane.run, self._policy):
-                verdict = self._judge(reply.attempt.end_ms)
+                verdict = self._judge(math.inf if self._is_over(lane) else reply.attempt.end_ms)
         else:
             verdict = self._judge(reply.attempt.end_ms)
         self._schedule(index, lane)
         return verdict
+
+    def _is_over(self, lane: Lane) -> bool:
+        """The lane's next attempt is due too late to begin a run, and no control URL is still to be heard."""
+        if lane.run.start_ms is not None or lane.due_ms < self._latest_start:
+            return False
+        heard = any(not other.run.blind for other in self._required)
+        return heard or all(other.attempts for other in self.control)
 
     def _judge(self, now_ms: float) -> Verdict:
         verdict = decide(
@@ -229,7 +237,10 @@ class Watch:
             arrived = self._crew.next_reply((until - self._crew.now_ms()) / 1000)
             if arrived is None:
                 break
-            self._take(*arrived)
+            verdict = self._take(*arrived)
+            if isinstance(verdict, Passed):
+                # Reached in time: what another target did afterwards is not part of it.
+                return verdict
         for index, lane in enumerate(self._active):
             if lane.busy_since_ms is not None:
                 self._take(index, _abandoned(lane.busy_since_ms, self._crew.now_ms()))

@@ -15,6 +15,7 @@ targets interleave, so a record gives the same verdict as the gate that wrote it
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -83,11 +84,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         deadline = policy.deadline * 1000
         if self.start_ms is None:
             return bool(self.attempts) and self.end_ms >= latest_start_ms(policy)
-        missing = policy.successes - self.streak - _extra(policy)
-        return (
-            self.start_ms + policy.soak * 1000 >= deadline
-            or self.last_ms + missing * policy.interval * 1000 >= deadline
-        )
+        soak_left = self.start_ms + policy.soak * 1000 - self.last_ms
+        missing = policy.successes - self.streak
+        return self.end_ms > deadline or self.last_ms + _least_ms(soak_left, missing, policy) >= deadline
 
     def is_healthy(self, policy: Policy) -> bool:
         """The last attempt succeeded, and the target itself did nothing to fail the gate."""
@@ -131,8 +130,7 @@ def fold(attempts: Iterable[Attempt], policy: Policy) -> Run:
 
 def latest_start_ms(policy: Policy) -> float:
     """The instant before which a run must begin to be finished in time."""
-    least = max(policy.soak, (policy.successes - 1 - _extra(policy)) * policy.interval)
-    return (policy.deadline - least) * 1000
+    return policy.deadline * 1000 - _least_ms(policy.soak * 1000, policy.successes - 1, policy)
 
 
 def may_settle(run: Run, policy: Policy) -> bool:
@@ -160,9 +158,10 @@ def decide(
     if now_ms < deadline and not any(run.is_late(policy) for run in runs):
         return Waiting(soak_end)
     if control and all(run.blind for run in runs) and not any(run.responded for run in control):
-        if now_ms < deadline and not all(run.attempts for run in control):
+        if all(run.attempts for run in control):
+            return Failed("observer_offline")
+        if now_ms < deadline:
             return Waiting()
-        return Failed("observer_offline")
     return Failed(_reason(runs, policy))
 
 
@@ -188,9 +187,16 @@ def _reason(runs: Sequence[Run], policy: Policy) -> FailedReason:
     return "wrong_revision" if kinds == {"revision"} else "probe_failures"
 
 
-def _extra(policy: Policy) -> int:
-    """The attempt at the exact end of the soak may come on top of those `interval` apart."""
-    return 1 if policy.soak else 0
+def _least_ms(soak_left_ms: float, missing: int, policy: Policy) -> float:
+    """From one healthy attempt to the start of the one that finishes the run, at the least.
+
+    The attempt at the exact end of the soak comes on top of those that are `interval` apart.
+    """
+    interval = policy.interval * 1000
+    if soak_left_ms <= 0:
+        return max(0, missing) * interval
+    until_soak_end = math.ceil(soak_left_ms / interval)
+    return soak_left_ms + max(0, missing - until_soak_end) * interval
 
 
 def _is_blind(attempt: Attempt) -> bool:
