@@ -235,6 +235,12 @@ def test_an_ipv6_literal(attempt: Attempting) -> None:
     assert (made.ok, made.remote_ip) == (True, "::1")
 
 
+def test_an_address_given_twice_is_tried_once(names: Names) -> None:
+    names.known["app.example.com"] = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
+    found = resolve.Resolver().resolve("app.example.com", 80, Exchange(2.0))
+    assert [address[4][0] for address in found] == ["127.0.0.1", "127.0.0.2"]
+
+
 def test_families_take_turns() -> None:
     def info(family: int, address: str) -> Any:
         return (family, socket.SOCK_STREAM, 6, "", (address, 80))
