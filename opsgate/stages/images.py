@@ -17,6 +17,7 @@ from opsgate.stages.credentials import Credentials
 from opsgate.stages.reference import InvalidReference, Reference
 from opsgate.stages.registry import Manifest, Registry, RegistryError
 from opsgate.stages.session import Session
+from opsgate.stages.wire import Unreachable
 
 GLANCE_LIMIT: Final = 10.0
 """Seconds for a question whose answer only warns, or saves time."""
@@ -150,15 +151,22 @@ def resolved(
 def lost(environ: Mapping[str, str], rollout: Rollout) -> Iterable[str]:
     """Warnings for each image of `rollout` that can no longer be pulled, or of which nobody can say."""
     registries = Registries(environ)
+    silent: dict[str, str] = {}
     for image in rollout.images:
+        registry, why = "", ""
         try:
             reference = Reference.parse(image.pinned)
-            if not reference.explicit:
-                continue
-            found = registries.of(reference).exists(reference.repository, image.digest, limit=GLANCE_LIMIT)
-            why = "" if found else "the registry does not serve it any more"
+            registry = reference.registry
+            # A name without a registry may never have been pushed: a hook names its images as it likes.
+            if reference.explicit and registry not in silent:
+                client = registries.of(reference)
+                if not client.exists(reference.repository, image.digest, limit=GLANCE_LIMIT):
+                    why = "the registry does not serve it any more"
+        except Unreachable as error:
+            silent[registry] = error.message
         except OpsgateError as error:
             why = error.message
+        why = why or silent.get(registry, "")
         if why:
             yield f"no way back for {image.name}: last good {image.pinned} cannot be pulled: {why}"
 
