@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import threading
@@ -88,7 +89,7 @@ class TestSchedule:
     def test_waits_after_failures_double_up_to_the_interval(self) -> None:
         gate = Gate([always(DOWN)], Policy(deadline=30, soak=5, interval=1))
         starts = gate.crew.starts[0]
-        waits = [later - sooner for sooner, later in zip(starts, starts[1:], strict=False)]
+        waits = [later - sooner for sooner, later in itertools.pairwise(starts)]
         assert waits[0] == pytest.approx(100)
         assert 200 <= waits[1] <= 251
         assert 400 <= waits[2] <= 501
@@ -361,7 +362,7 @@ class TestCheck:
         crew = VirtualCrew([always(HANGS)])
         policy = Policy(deadline=10, soak=1, attempt_timeout=30)
         Watch([TARGET], policy, crew, check=lambda: asked.append(crew.clock)).run()
-        assert max(b - a for a, b in zip(asked, asked[1:], strict=False)) <= 101
+        assert max(b - a for a, b in itertools.pairwise(asked)) <= 101
 
 
 class TestLook:

@@ -163,7 +163,7 @@ class Watch:
         verdict: Verdict = Waiting()
         if index < len(self.lanes):
             self._on_attempt(index, reply.attempt, lane.run)
-            if lane.target.required and may_settle(lane.run, self._policy):
+            if lane.target.required and may_settle(lane.run, self._policy, self._soak_end):
                 verdict = self._judge(math.inf if self._is_over(lane) else reply.attempt.end_ms)
         else:
             verdict = self._judge(reply.attempt.end_ms)

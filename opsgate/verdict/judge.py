@@ -133,12 +133,15 @@ def latest_start_ms(policy: Policy) -> float:
     return policy.deadline * 1000 - _least_ms(policy.soak * 1000, policy.successes - 1, policy)
 
 
-def may_settle(run: Run, policy: Policy) -> bool:
+def may_settle(run: Run, policy: Policy, soak_end_ms: float | None) -> bool:
     """Whether a target's newest attempt can have changed the verdict or the common end of the soak.
 
-    Asking this first keeps a gate of many targets from looking at all of them after each attempt.
+    `soak_end_ms` is that end as it was before. Asking this first keeps a gate of many targets from
+    looking at all of them after each attempt.
     """
-    return run.streak <= 1 or run.has_soaked(policy) or not run.is_healthy(policy)
+    if run.streak <= 1 or not run.is_healthy(policy):
+        return True
+    return soak_end_ms is not None and run.last_ms >= soak_end_ms
 
 
 def decide(
