@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
 from invoke import Context, task
 
 from opsgate import door
+from opsgate.errors import ConfigurationError
 from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY
 from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS
 
@@ -227,6 +229,33 @@ def evidence(
         answer = stage.answer(settings, given, environment=env or os.environ.get("OPSGATE_ENV") or None)
         door.deliver(answer.text, output)
         return answer.exit_code
+
+    door.answering(body)
+
+
+@task(
+    auto_shortflags=False,
+    help={**COMMON, "json": "print one JSON document (default: one line for each check)"},
+)
+def doctor(
+    _context: Context, env: str | None = None, evidence_dir: str | None = None, json: bool = False
+) -> None:
+    """Say whether a release could begin now, and what the runtime answers. Changes nothing."""
+    given = dict(locals())
+
+    def body() -> int:
+        from opsgate.stages import diagnosis
+        from opsgate.stages import doctor as stage
+
+        try:
+            settings = door.load_settings(given)
+        except ConfigurationError as error:
+            if json:
+                door.show(diagnosis.misconfigured(error, env, os.environ).as_json)
+            raise
+        found = stage.run(settings, environ=os.environ, stream=sys.stderr)
+        door.show(found.as_json if json else found.as_text)
+        return found.exit_code
 
     door.answering(body)
 
