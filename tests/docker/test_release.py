@@ -153,3 +153,32 @@ def test_a_person_goes_back_with_the_pins_of_the_release_before(mission: Mission
     assert mission.running() == pinned(first.record)
     assert back.stages["rollback"]["last_good"]["revision"] == revision
     assert Path(back.stages["rollback"]["last_good"]["pins"]).is_file()
+
+
+MIGRATE = """\
+  migrate:
+    image: ${MISSION_CONTROL_REGISTRY}/mission-control/backend:${OPSGATE_TAG:-unreleased}
+    network_mode: host
+    entrypoint: [/bin/busybox, sh, -c, '[ -z "$$MISSION_CONTROL_FAULT" ] || { echo no such table; exit 3; }']
+
+  frontend:
+    depends_on: {migrate: {condition: service_completed_successfully}}
+"""
+
+
+def test_a_migration_that_fails_is_named_and_the_release_before_comes_back(mission: Mission) -> None:
+    compose = mission.directory / "compose.yaml"
+    compose.write_text(compose.read_text().replace("  frontend:\n", MIGRATE))
+    mission.commit()
+    first = mission.run("release")
+    assert first.code == 0, first
+    done = mission.run("release", MISSION_CONTROL_FAULT="status-down")
+    assert (done.code, done.reason) == (1, "deploy_failed"), done
+    detail = done.stages["deploy"]["detail"]
+    assert "docker compose up failed (exit 1)" in detail
+    assert "didn't complete successfully: exit 3" in detail
+    (container,) = done.stages["deploy"]["containers"]
+    assert (container["service"], container["exit_code"]) == ("migrate", 3)
+    assert container["log_tail"] == "no such table"
+    assert done.stages["rollback"]["recovered"] is True
+    assert mission.running() == pinned(first.record)
