@@ -148,6 +148,7 @@ class Act:
         inputs: Iterable[str] = (),
         env: Iterable[str] = (),
         secrets: Iterable[str] = (),
+        variables: Iterable[str] = ("MISSION_CONTROL_REGISTRY=registry.example",),
     ) -> None:
         self._run_id, self._home = run_id, checkout.home
         self._lines: list[str] = []
@@ -171,7 +172,7 @@ class Act:
             ("--env", given),
             ("--input", inputs),
             ("-s", ["GITHUB_TOKEN=ghs_0123456789abcdef", *secrets]),
-            ("--var", ["OPSGATE_ENV=test", "MISSION_CONTROL_REGISTRY=registry.example"]),
+            ("--var", ["OPSGATE_ENV=test", *variables]),
         ):
             for value in values:
                 command += [flag, value]
