@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from opsgate.settings import Settings, describe
-from opsgate.stages import publish
+from opsgate.stages import compose, publish
 from opsgate.stages.rollback import Route
 
 
@@ -18,10 +18,10 @@ def render(settings: Settings, *, skip: frozenset[str], as_json: bool) -> str:
     if publish.configured(settings) and "publish" not in skip:
         order.append(_step("publish", hooks.publish, "docker compose build and push, digests, pins"))
     if hooks.deploys and "deploy" not in skip:
-        order.append(_step("deploy", hooks.deploy, "docker compose up -d with the pins"))
+        order.append(_step("deploy", _deploying(settings), "with the pins of the run"))
     order.append(_step("gate", None, _gate(settings)))
     if hooks.rolls_back and settings.rollback:
-        commands = hooks.rollback or (hooks.deploy or "docker compose up -d",)
+        commands = hooks.rollback or (_deploying(settings),)
         what = "when the gate or the deploy failed, then probe again"
         order += [_step("rollback", command, what) for command in commands]
     return _plan(settings, order, as_json=as_json)
@@ -31,10 +31,14 @@ def render_rollback(settings: Settings, route: Route, *, as_json: bool) -> str:
     """The plan of a manual rollback."""
     hooks = settings.hooks
     leads = f"to {route.to.revision or route.to.run_id}" if route.to else "to where the command leads"
-    commands = hooks.rollback or (hooks.deploy or "docker compose up -d",)
+    commands = hooks.rollback or (_deploying(settings),)
     order = [_step("rollback", command, leads) for command in commands]
     order.append(_step("recovery", None, _gate(settings)))
     return _plan(settings, order, as_json=as_json)
+
+
+def _deploying(settings: Settings) -> str:
+    return settings.hooks.deploy or compose.up(settings, None)
 
 
 def _step(stage: str, command: str | None, what: str) -> dict[str, str | None]:
