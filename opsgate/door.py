@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.leave import leave_on_signals
 from opsgate.settings import Flags, Settings, load
-from opsgate.stages.halt import leave_on_signals
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Trigger
@@ -94,10 +94,10 @@ def run(
 
 
 def show(text: str) -> None:
-    """The result on stdout; a reader that has gone away is its own business."""
+    """The result on stdout. A reader that has gone away, or a full disk, does not change what happened."""
     try:
         print(text, end="", flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from opsgate.stages.halt import leave_on_signals
-
-if TYPE_CHECKING:
-    from invoke import Program
+from opsgate.leave import leave_on_signals
 
 
 def main() -> None:
     """Run the tasks named on the command line."""
     # First of all: what follows imports for a good tenth of a second.
     leave_on_signals()
-    _program().run()
+    _open_streams()
+    _run()
 
 
-def _program() -> Program:
+def _open_streams() -> None:
+    """Give a closed standard stream a place: a file of ours must not get its number."""
+    import os
+    import sys
+
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr is 2
+        continue
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - a descriptor, for good
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - as above
+
+
+def _run() -> None:
+    import sys
+    from collections.abc import Iterator
+    from contextlib import contextmanager
+
     from invoke import Collection, ParseError, Program
 
     from opsgate import __version__, tasks
@@ -51,6 +60,6 @@ def _program() -> Program:
             with usage():
                 super().parse_cleanup()
 
-    return OpsgateProgram(
+    OpsgateProgram(
         name="opsgate", binary="opsgate", namespace=Collection.from_module(tasks), version=__version__
-    )
+    ).run()

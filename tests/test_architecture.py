@@ -19,13 +19,14 @@ MAY_IMPORT = {
     "probe": "errors redact verdict",
     "hooks": "errors redact settings",
     "evidence": "errors redact verdict",
-    "stages": "errors redact verdict settings probe hooks evidence",
+    "leave": "",
+    "stages": "errors leave redact verdict settings probe hooks evidence",
     "console": "errors redact verdict evidence.record evidence.views",
     "github": "errors redact evidence.record evidence.views",
     "flags": "",
-    "door": "errors redact verdict settings probe hooks evidence stages console github",
+    "door": "errors leave redact verdict settings probe hooks evidence stages console github",
     "tasks": "door errors flags redact verdict settings probe hooks evidence stages",
-    "program": "tasks stages.halt",
+    "program": "leave tasks",
     "__main__": "program",
 }
 PURE = ("errors", "redact", "verdict")

@@ -6,34 +6,15 @@ torn by an exception out of nowhere.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
 from opsgate.errors import Interrupted, TakenOver
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def leave_on_signals() -> None:
-    """Until a run begins there is nothing to end and nothing to keep: a signal ends the process at once.
-
-    Its exit code is that of an interrupted run, and no traceback is shown.
-    """
-    if threading.current_thread() is threading.main_thread():
-        for signum in SIGNALS:
-            if signal.getsignal(signum) is not signal.SIG_IGN:
-                signal.signal(signum, _leave)
-
-
-def _leave(signum: int, _frame: FrameType | None) -> None:
-    with suppress(OSError):
-        os.write(2, f"opsgate: interrupted by {signal.Signals(signum).name}\n".encode())
-    os._exit(128 + signum)
+from opsgate.leave import SIGNALS
 
 
 class Halt:

@@ -62,6 +62,13 @@ def test_without_looking_afterwards(shipped: Site, runtime: Runtime) -> None:
     assert "NOT VALIDATED" in result.out
 
 
+def test_without_a_target_recovery_cannot_be_known(site: Site) -> None:
+    site.configure(urls=[], rollback="true")
+    record = site.run("rollback", "--json").document
+    assert (record["status"], record["status_reason"]) == ("skipped", "recovery_unverified")
+    assert record["stages"]["rollback"]["recovered"] is None
+
+
 def test_a_dry_run_says_where_it_would_lead(shipped: Site, runtime: Runtime) -> None:
     lines = len(shipped.ledger())
     result = shipped.run("rollback", "--dry-run")

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -248,6 +247,13 @@ def test_the_evidence_directory_stays_out_of_git(site: Site) -> None:
     assert "artifacts" not in status.stdout
 
 
+@pytest.mark.parametrize("streams", [">/dev/full", "2>/dev/full", ">&-", "2>&-", ">&- 2>&- <&-", "| true"])
+def test_nothing_that_becomes_of_the_output_changes_the_result(site: Site, streams: str) -> None:
+    command = f"'{sys.executable}' -m opsgate gate --fail-on-skipped --json {streams}"
+    subprocess.run(["/bin/sh", "-c", command], cwd=site.path, env=site.environ({}), check=True)
+    assert site.record()["status"] == "passed"
+    site.run("evidence", "--verify")
+
+
 def test_version(site: Site) -> None:
-    assert Path(sys.executable).exists()
     assert re.match(r"opsgate \d+\.\d+", site.run("--version").out, re.IGNORECASE)
