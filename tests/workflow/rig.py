@@ -101,6 +101,12 @@ class Checkout:
         self.workflow = self.repository / ".github/workflows" / PATH.name
         self.workflow.parent.mkdir(parents=True)
         shutil.copy(PATH, self.workflow)
+        self.actions = {
+            f"{action}@{commit}": ACTIONS / action.partition("/")[2]
+            for action, commit in re.findall(r"uses: ([\w-]+/[\w-]+)\S*@(\w{40})", PATH.read_text())
+            if action != "actions/checkout"
+        }
+        """Which directory stands in for which action."""
 
     def configure(self, text: str, *, branch: str = "main") -> None:
         """Commit this `opsgate.toml`, on a branch of that name."""
@@ -148,6 +154,7 @@ class Act:
         inputs: Iterable[str] = (),
         env: Iterable[str] = (),
         secrets: Iterable[str] = (),
+        offline: bool = True,
         variables: Iterable[str] = ("MISSION_CONTROL_REGISTRY=registry.example",),
     ) -> None:
         self._run_id, self._home = run_id, checkout.home
@@ -158,14 +165,14 @@ class Act:
         command += ["--pull=false", "--no-cache-server"]
         for kind in ("env-file", "secret-file", "var-file", "input-file"):
             command += [f"--{kind}", "/dev/null"]
-        for action, commit in sorted(set(re.findall(r"uses: ([\w-]+/[\w-]+)\S*@(\w{40})", PATH.read_text()))):
-            if action != "actions/checkout":
-                command += ["--local-repository", f"{action}@{commit}={ACTIONS / action.partition('/')[2]}"]
+        for action, directory in checkout.actions.items():
+            command += ["--local-repository", f"{action}={directory}"]
         given = [
             f"GITHUB_RUN_ID={run_id}",
             f"STANDIN_HOME={checkout.home}",
             f"STANDIN_BIN={TOOLS}",
-            "PIP_NO_INDEX=1",
+            # What the workflow installs is there already: nothing is fetched.
+            *(["PIP_NO_INDEX=1"] if offline else []),
         ]
         given += [f"MISSION_CONTROL_HOME={checkout.runtime}", f"MISSION_CONTROL_PORT={checkout.port}", *env]
         for flag, values in (
