@@ -32,7 +32,7 @@ policies = st.builds(
     successes=st.integers(1, 6),
     flaps=st.integers(0, 3),
 ).filter(lambda policy: policy.soak < policy.deadline)
-kinds = st.sampled_from(["refused", "status", "revision", "timeout", "dns"])
+kinds: st.SearchStrategy[Kind] = st.sampled_from(["refused", "status", "revision", "timeout", "dns"])
 
 
 @st.composite
@@ -185,7 +185,7 @@ def _contract_passes(attempts: list[list[Attempt]], policy: Policy) -> bool:
         if sum(length >= policy.successes for length in lengths) > policy.flaps:
             return False
         run = lane[broken[-1] + 1 :] if broken else lane
-        if len(run) < policy.successes or run[-1].end_ms > policy.deadline * 1000:
+        if len(run) < policy.successes or run[-1].end_ms >= policy.deadline * 1000:
             return False
         runs.append(run)
     together = min(run[-1].at_ms for run in runs) - max(run[0].at_ms for run in runs)
@@ -232,10 +232,10 @@ class TestPassed:
         restarted = [*healthy_for(1), attempt(1500, ok=False), *healthy_for(1, start=2)]
         assert said([steady, restarted], SMALL, 3001) == Waiting(4000)
 
-    def test_an_answer_at_the_deadline_counts_and_one_after_it_does_not(self) -> None:
+    def test_an_answer_before_the_deadline_counts_and_one_at_it_does_not(self) -> None:
         policy = Policy(deadline=5, soak=2, successes=2)
-        before = [attempt(0), attempt(2500, elapsed_ms=2500)]
-        after = [attempt(0), attempt(2500, elapsed_ms=2501)]
+        before = [attempt(0), attempt(2500, elapsed_ms=2499)]
+        after = [attempt(0), attempt(2500, elapsed_ms=2500)]
         assert said([before], policy) == Passed()
         assert said([after], policy) == Failed("probe_failures")
         assert not fold(after, policy).is_healthy(policy)
@@ -262,6 +262,11 @@ class TestFailed:
         assert said([[attempt(0)]], msgspec.structs.replace(policy, successes=3), 1) == Failed(
             "probe_failures"
         )
+
+    def test_answers_that_take_longer_than_the_interval_leave_room_for_fewer(self) -> None:
+        policy = Policy(deadline=1, soak=0, interval=0.1, successes=4)
+        assert said([[attempt(600, elapsed_ms=90)]], policy, 690) == Waiting(600)
+        assert said([[attempt(600, elapsed_ms=200)]], policy, 800) == Failed("probe_failures")
 
     def test_nothing_probed_has_not_passed(self) -> None:
         assert said([[]], SMALL) == Failed("probe_failures")

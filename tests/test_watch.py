@@ -282,7 +282,7 @@ def _healthy_together(gate: Gate, end: float) -> bool:
         run: list[Attempt] = []
         for attempt in attempts:
             run = [*run, attempt] if attempt.ok else []
-        if len(run) < policy.successes or run[-1].end_ms > policy.deadline * 1000:
+        if len(run) < policy.successes or run[-1].end_ms >= policy.deadline * 1000:
             return False
         if run[0].at_ms > end - policy.soak * 1000 or run[-1].at_ms < end:
             return False

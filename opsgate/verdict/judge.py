@@ -84,9 +84,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         deadline = policy.deadline * 1000
         if self.start_ms is None:
             return bool(self.attempts) and self.end_ms >= latest_start_ms(policy)
-        soak_left = self.start_ms + policy.soak * 1000 - self.last_ms
-        missing = policy.successes - self.streak
-        return self.end_ms > deadline or self.last_ms + _least_ms(soak_left, missing, policy) >= deadline
+        if self.has_soaked(policy):
+            return self.end_ms >= deadline
+        soak_end = self.start_ms + policy.soak * 1000
+        due = self.last_ms + policy.interval * 1000
+        following = max(self.end_ms, min(due, soak_end) if self.last_ms < soak_end else due)
+        missing = policy.successes - self.streak - 1
+        return following + _least_ms(soak_end - following, missing, policy) >= deadline
 
     def is_healthy(self, policy: Policy) -> bool:
         """The last attempt succeeded, and the target itself did nothing to fail the gate."""
@@ -180,7 +184,7 @@ def _common_soak_end(runs: Sequence[Run], policy: Policy) -> float | None:
 
 def _all_soaked(runs: Sequence[Run], policy: Policy, soak_end: float) -> bool:
     return all(
-        run.last_ms >= soak_end and run.streak >= policy.successes and run.end_ms <= policy.deadline * 1000
+        run.last_ms >= soak_end and run.streak >= policy.successes and run.end_ms < policy.deadline * 1000
         for run in runs
     )
 
