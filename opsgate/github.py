@@ -24,7 +24,7 @@ SUMMARY_LIMIT: Final = 1024 * 1024
 ANNOTATIONS: Final = 10
 """Of one level in one step; the runner shows no more."""
 _GROUPED: Final = frozenset({"publish", "deploy"})
-_CUT: Final = "\n\nThe rest has no room in this summary: see the evidence.\n\n"
+_CUT: Final = "The rest has no room in this summary: see the evidence."
 
 
 def active(environ: Mapping[str, str]) -> bool:
@@ -126,9 +126,16 @@ def _summary(record: Evidence, room: int) -> str:
     """The Markdown view; where there is no room for it, its first words."""
     from opsgate.evidence.views import markdown
 
-    text = f"{markdown.render(record)}\n"
-    short = "\n\n".join(text.split("\n\n")[:2]) + _CUT
-    return next((each for each in (text, short) if len(each.encode("utf-8", "replace")) <= room), "")
+    blocks = markdown.render(record).rstrip("\n").split("\n\n")
+    if record.status_reason == "not_gated":
+        # The step that decides follows, with the whole run: this one must not stand above it as its result.
+        blocks = [blocks[0].removeprefix("## ")]
+    whole, short = "\n\n".join(blocks), "\n\n".join([*blocks[:2], _CUT])
+    return next((f"{text}\n\n" for text in (whole, short) if _size(text) + 2 <= room), "")
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _annotations(record: Evidence) -> Iterator[str]:
