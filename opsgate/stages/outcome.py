@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
-from opsgate.stages import compose
+from opsgate.stages import compose, probing
 from opsgate.stages.session import earlier
 
 PERSON_NEEDED = 3
-STAGES = ("preflight", "publish", "deploy", "gate", "rollback")
 
 
 def exit_code(record: Evidence, *, fail_on_skipped: bool) -> int:
@@ -27,20 +27,30 @@ def exit_code(record: Evidence, *, fail_on_skipped: bool) -> int:
     return PERSON_NEEDED if rollback.withheld not in {None, "no_rollback"} and rollback.withheld else 1
 
 
-def next_steps(record: Evidence, settings: Settings) -> list[str]:
-    """What a person should do now, most urgent first; empty when nothing is left to do."""
+def next_steps(
+    record: Evidence,
+    settings: Settings,
+    *,
+    planned: Sequence[str],
+    last_good: Rollout | None,
+    cut_short_by: str = "",
+) -> list[str]:
+    """What a person should do now, most urgent first; empty when nothing is left to do.
+
+    `planned` names the stages of the task, preflight and rollback apart; `cut_short_by` says, in words,
+    what kept the run from its end.
+    """
     if record.status == "skipped":
         return [_not_validated(record)]
     if record.status != "failed":
         return []
     rollback, steps = record.stages.rollback, []
-    interrupted = record.status_reason == "interrupted" or rollback.status == "interrupted"
-    if record.deployed and not rollback.attempted and interrupted:
+    if record.deployed and not rollback.attempted and cut_short_by:
         steps.append(
             f"{_release(record)} was being deployed and is not proven. Look at it: {_opsgate('gate', record)}"
         )
-    if interrupted and (undone := _not_done(record)):
-        steps.append(f"Not done because of the interrupt: {undone}.")
+    if cut_short_by and (undone := _not_done(record, settings, planned)):
+        steps.append(f"Not done because of {cut_short_by}: {undone}.")
     if record.status_reason == "observer_offline":
         steps.append(
             "Neither the targets nor the control URLs answer this machine: check its own network, then "
@@ -53,7 +63,7 @@ def next_steps(record: Evidence, settings: Settings) -> list[str]:
     if rollback.attempted and rollback.succeeded and rollback.recovered:
         return steps
     if record.deployed or record.trigger in {"gate", "rollback"}:
-        steps += _way_back(record, settings)
+        steps += _way_back(record, settings, last_good)
     return steps
 
 
@@ -68,11 +78,12 @@ def _not_validated(record: Evidence) -> str:
     return f"NOT VALIDATED: no required URL is configured. Set RUNTIME_HEALTH_URLS or urls, then: {gate}"
 
 
-def _way_back(record: Evidence, settings: Settings) -> list[str]:
+def _way_back(record: Evidence, settings: Settings, last_good: Rollout | None) -> list[str]:
     """The last good release and the exact commands that lead to it, opsgate's own first."""
-    last_good = record.stages.rollback.last_good or None
-    steps = []
-    if not record.stages.rollback.attempted and record.stages.rollback.withheld != "no_last_good":
+    rollback, steps = record.stages.rollback, []
+    if rollback.succeeded and rollback.recovered is None:
+        steps.append(f"Nobody has looked whether it recovered. Look at it: {_opsgate('gate', record)}")
+    elif rollback.status == "interrupted" or not (rollback.attempted or rollback.withheld == "no_last_good"):
         steps.append(f"Go back now: {_opsgate('rollback', record)} --reason 'WHY'")
     if last_good is None:
         steps.append("No earlier run is known to be good: choose a release by hand.")
@@ -117,14 +128,20 @@ def _told(record: Evidence, last_good: Rollout | None, *, redeploy: bool) -> str
     return "".join(f"{word} " for word in words)
 
 
-def _not_done(record: Evidence) -> str:
-    """The stages that had begun without end, or that would have followed."""
-    if record.trigger == "rollback":
-        return "" if record.stages.rollback.completed else "the rollback, the recovery check"
-    wanted = {"release": STAGES[1:4], "publish": ("publish",), "deploy": ("deploy",), "gate": ("gate",)}
-    missing = [name for name in wanted[record.trigger] if not getattr(record.stages, name).completed]
-    if not missing and record.stages.rollback.recovered is None:
-        missing = ["the recovery check"]
+def _not_done(record: Evidence, settings: Settings, planned: Sequence[str]) -> str:
+    """The stages that an interrupt has cut off, or that would have followed."""
+    stages, rollback = record.stages, record.stages.rollback
+    ways_back = ["the rollback", "the recovery check"]
+    if rollback.attempted:
+        missing = [] if rollback.status in {"passed", "failed"} else ways_back[:1]
+        if rollback.recovered is None and probing.required(settings.targets):
+            missing += ways_back[1:]
+    elif record.trigger == "rollback":
+        missing = ways_back
+    elif "failed" in {stages.deploy.status, stages.gate.status}:
+        missing = ways_back if settings.hooks.rolls_back and settings.rollback else []
+    else:
+        missing = [name for name in planned if not getattr(stages, name).completed]
     return ", ".join(missing)
 
 

@@ -150,18 +150,26 @@ def _begin(
 
 
 def _roll_back(session: Session, stage: Rollback, *, leaving: Rollout | None, verify: bool) -> None:
-    session.halt.check()
+    if session.halt.pending():
+        # What has not begun is not in the record, but for whom the environment was taken from.
+        session.record.stages.rollback = Rollback(took_over=stage.took_over)
+        session.halt.check()
     with session.stage("rollback", stage):
         stage.attempted = True
         session.save()
         with session.halt.shielded():
             stage.commands = list(_chain(session, stage.last_good or None))
+            is_cut_off = session.halt.pending()
         last = stage.commands[-1]
         stage.exit_code, stage.succeeded = last.exit_code, not last.explanation
-        stage.status = "passed" if stage.succeeded else "failed"
-        if session.halt.pending() or not stage.succeeded:
+        if not stage.succeeded:
+            stage.status = "interrupted" if is_cut_off else "failed"
+            return
+        stage.status = "passed"
+        if session.halt.pending():
             return
         if verify and probing.required(session.settings.targets):
+            session.save()
             stage.recovered = _recovered(session, stage, leaving)
             stage.status = "passed" if stage.recovered else "failed"
 

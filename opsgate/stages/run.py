@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET
 
 from opsgate.errors import (
     ConfigurationError,
@@ -30,7 +29,7 @@ from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Trigger, decode, encode, timestamp
 from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
-from opsgate.stages import incident, outcome, rollback
+from opsgate.stages import incident, outcome, probing, rollback
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
 from opsgate.stages.session import Session
@@ -83,7 +82,9 @@ def execute(
     `ConfigurationError`.
     """
     store = Store(settings.evidence_dir, settings.redactor)
-    with Halt() as halt, _locked(task, settings, store, halt, reporter) as (run_id, taken):
+    # A signal before the run begins ends the process at once, also while it waits for a holder to go.
+    with _locked(task, settings, store, reporter) as (lock, run_id, taken), Halt() as halt:
+        halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
         earlier = _earlier(task, settings, store, run_id)
         record = earlier or _new_record(task, settings, run_id, ci)
         session = Session(
@@ -113,9 +114,9 @@ def execute(
 
 @contextmanager
 def _locked(
-    task: Task, settings: Settings, store: Store, halt: Halt, reporter: Reporter
-) -> Iterator[tuple[str, Taken | None]]:
-    """Hold the environment: the run's id, and from whom it was taken.
+    task: Task, settings: Settings, store: Store, reporter: Reporter
+) -> Iterator[tuple[EnvironmentLock, str, Taken | None]]:
+    """Hold the environment: its lock, the run's id, and from whom it was taken.
 
     Where evidence cannot be written, only a task that needs it stops.
     """
@@ -135,14 +136,13 @@ def _locked(
             taken = _take_over(lock, holder, reporter)
         else:
             lock.acquire(holder)
-        halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
         store.complete()
     except EvidenceError as error:
         if task.needs_evidence:
             raise NotReady(error.message, error.hint) from error
         reporter.warn(f"evidence cannot be written, rolling back all the same: {error.message}")
     try:
-        yield run_id, taken
+        yield lock, run_id, taken
     finally:
         lock.release()
 
@@ -173,9 +173,9 @@ def _earlier(task: Task, settings: Settings, store: Store, run_id: str) -> Evide
         return None
     try:
         earlier = store.load(run_id) if store.exists(run_id) else None
-    except EvidenceError:
+    except EvidenceError as error:
         if task.needs_evidence:
-            raise
+            raise NotReady(error.message, error.hint) from error
         return None
     if earlier is not None:
         _check_continues(task, settings, earlier)
@@ -222,21 +222,48 @@ def _supervised(task: Task, session: Session) -> int:
         session.reporter.warn(stop.message)
         if record.stages.rollback.attempted is not True or record.trigger == "rollback":
             record.status, record.status_reason = "failed", "interrupted"
-        record.next_steps = outcome.next_steps(record, session.settings)
-        if isinstance(stop, TakenOver):
+        _count(record)
+        is_taken = isinstance(stop, TakenOver)
+        record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
+        if is_taken:
             record.next_steps.insert(0, str(stop))
         return stop.exit_code
     except (NotReady, ConfigurationError) as error:
         session.reporter.warn(str(error))
         record.next_steps = [str(error)]
         return error.exit_code
+    except EvidenceError as error:
+        session.lose(error)
+        record.status, record.status_reason = "failed", "interrupted"
+        record.next_steps = _steps(task, session, "the lost evidence")
+        return EVIDENCE_LOST
     except Exception as error:  # noqa: BLE001 - a defect must not lose the record
-        return _defect(session, error)
-    record.next_steps = outcome.next_steps(record, session.settings)
+        return _defect(task, session, error)
+    record.next_steps = _steps(task, session)
     return outcome.exit_code(record, fail_on_skipped=session.settings.fail_on_skipped)
 
 
-def _defect(session: Session, error: Exception) -> int:
+def _count(record: Evidence) -> None:
+    """The attempts of a gate that was broken off count too."""
+    targets = record.stages.gate.targets or []
+    record.attempt_count = sum(len(target.attempts) for target in targets)
+    record.failed_urls = probing.failed_names(targets)
+
+
+def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
+    """The next steps, with the last good release also where no rollback was begun that would know it."""
+    record, last_good = session.record, session.record.stages.rollback.last_good or None
+    if last_good is None and record.status == "failed":
+        with suppress(EvidenceError):
+            last_good = session.store.last_good(
+                record.environment, revision=record.revision, images=record.images
+            )
+    return outcome.next_steps(
+        record, session.settings, planned=task.stages, last_good=last_good, cut_short_by=cut_short_by
+    )
+
+
+def _defect(task: Task, session: Session, error: Exception) -> int:
     record = session.record
     if record.status_reason == "interrupted" or record.status != "failed":
         record.status, record.status_reason = "failed", "internal_error"
@@ -244,24 +271,25 @@ def _defect(session: Session, error: Exception) -> int:
     path = session.directory / "defect.log"
     with suppress(OSError):
         replace_durably(path, trace.encode())
-    if record.stages.rollback.attempted is UNSET and "failed" in {
-        record.stages.gate.status,
-        record.stages.deploy.status,
-    }:
+    stages = record.stages
+    is_needed = "failed" in {stages.gate.status, stages.deploy.status}
+    if is_needed and not stages.rollback.attempted and not stages.rollback.withheld:
         with suppress(Exception):
             rollback.automatic(session)
     session.reporter.warn(f"a defect in opsgate: {session.redactor.scrub(repr(error))} (details: {path})")
-    record.next_steps = [f"Report this defect with {path}.", *outcome.next_steps(record, session.settings)]
+    record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
     return DEFECT
 
 
 def _finished(session: Session, code: int) -> int:
     """Write the final record and its ledger line; a run whose evidence is incomplete never passes."""
     record = session.record
-    now = time.time()
-    record.finished_at = timestamp(now)
+    elapsed = time.monotonic() - session.began
     began = datetime.fromisoformat(record.started_at).timestamp()
-    record.duration_ms = max(0, round((now - began) * 1000))
+    # A clock that was set back meanwhile makes no run shorter than it was.
+    seconds = max(time.time() - began, elapsed)
+    record.finished_at = timestamp(began + seconds)
+    record.duration_ms = round(seconds * 1000)
     record.exit_code = code
     if session.evidence_error:
         _mark_incomplete(session)

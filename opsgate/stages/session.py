@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from opsgate.errors import EvidenceError
+from opsgate.evidence.files import HINT
 from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, TakenOver, timestamp
 from opsgate.hooks import hook as hooks
 from opsgate.hooks import process
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from opsgate.stages.reporter import Reporter
 
 S = TypeVar("S", bound=Stage)
+STUCK = 1.0
+"""Seconds that a write may take before it fails."""
 GRACE = 10.0
 """Seconds from TERM to KILL for a hook past its limit."""
 
@@ -55,6 +58,8 @@ class Session:
         self.took_over = took_over
         self._held_told = False
         self.evidence_error: EvidenceError | None = None
+        self.began = time.monotonic()
+        self._is_stuck = False
         self.judges_revision = bool(settings.revision or record.revision)
         """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
         record.revision = settings.revision or record.revision
@@ -80,19 +85,28 @@ class Session:
         try:
             write()
         except EvidenceError as error:
-            if self.evidence_error is None:
-                self.evidence_error = error
-                self.reporter.warn(f"evidence cannot be written: {error.message}")
+            self.lose(error)
+
+    def lose(self, error: EvidenceError) -> None:
+        """Evidence of this run is lost: the first time a person is told, and the exit code will tell."""
+        if self.evidence_error is None:
+            self.evidence_error = error
+            self.reporter.warn(f"evidence cannot be written: {error.message}")
 
     def save(self) -> None:
         """Replace the record on disk with what is known now.
 
         Until the run has ended it says `failed` there, whatever its stages have come to.
         """
+        if self._is_stuck:
+            return
         record = self.record
         if record.status != "failed":
             record = msgspec.structs.replace(record, status="failed", status_reason="interrupted")
+        began = time.monotonic()
         self.attempt_to_write(lambda: self.store.save(record))
+        # A disk that fails slowly must not hold up a rollback again and again: only the end tries once more.
+        self._is_stuck = self.evidence_error is not None and time.monotonic() - began > STUCK
 
     @contextmanager
     def stage(self, name: str, stage: S) -> Iterator[S]:
@@ -140,6 +154,8 @@ class Session:
                 cut=cut or self._cut,
                 grace=grace,
             )
+            if finished.log_error:
+                self.lose(EvidenceError(f"the log of {name} is incomplete: {finished.log_error}", HINT))
             done = _command(command, finished)
             outputs = hooks.Outputs()
             if finished.succeeded and name in {"publish", "deploy"}:
@@ -242,7 +258,7 @@ def commit_revision(environ: Mapping[str, str], directory: Path) -> str | None:
                 cwd=directory,
                 capture_output=True,
                 text=True,
-                timeout=10,
+                timeout=3,
                 check=True,
             ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
