@@ -46,7 +46,8 @@ class Threads:
 
     def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic) -> None:
         self._probe, self._clock, self._began = probe, clock, clock()
-        self._replies: queue.SimpleQueue[tuple[int, Reply]] = queue.SimpleQueue()
+        # Not a SimpleQueue: a signal at the end of its time limit can make its `get` wait for ever.
+        self._replies: queue.Queue[tuple[int, Reply]] = queue.Queue()
         self._inboxes: dict[int, queue.SimpleQueue[tuple[Target, float, float] | None]] = {}
 
     def now_ms(self) -> float:

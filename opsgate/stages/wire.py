@@ -91,7 +91,8 @@ def exchange(request: Request, deadline: float) -> Answer:
     """
     host = urlsplit(request.url).netloc.rpartition("@")[2]
     limit = deadline - time.monotonic()
-    outcomes: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+    # Not a SimpleQueue: a signal at the end of its time limit can make its `get` wait for ever.
+    outcomes: queue.Queue[Answer | Exception] = queue.Queue()
 
     def work() -> None:
         try:
