@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from opsgate.stages import notify
 from opsgate.stages.session import GRACE, Session
 
 HURRY = 1.0
