@@ -192,12 +192,23 @@ def test_nothing_of_it_changes_the_verdict_or_shows_the_url(site: Site) -> None:
     assert "secret-path" not in result.err + result.out
 
 
-def test_an_interrupted_run_tells_nobody(site: Site, service: Service) -> None:
+def test_an_interrupted_run_tells_in_a_hurry(site: Site, service: Service) -> None:
     hooked(site, service.url, deploy="echo begun > begun; sleep 30")
     with site.during("deploy") as process:
         process.terminate()
         site.ended(process, 143)
-    assert service.requests == []
+    assert json.loads(service.requests[0][3])["status_reason"] == "interrupted"
+
+
+def test_nobody_can_hold_up_an_interrupted_run(site: Site) -> None:
+    with servers.Server(servers.hang()) as server:
+        hooked(site, server.url, deploy="echo begun > begun; sleep 30")
+        with site.during("deploy") as process:
+            process.terminate()
+            began = time.monotonic()
+            result = site.ended(process, 143)
+        assert time.monotonic() - began < 5
+    assert "webhook: " in result.err
 
 
 # --- one delivery ---------------------------------------------------------------------------------

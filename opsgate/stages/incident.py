@@ -5,7 +5,7 @@ from __future__ import annotations
 from opsgate.stages.session import GRACE, Session
 
 HURRY = 1.0
-"""Seconds that the hook has after an interrupt: all is over 5 s after the signal."""
+"""Seconds that the hook and the others have after an interrupt: all is over 5 s after the signal."""
 HURRIED_GRACE = 0.3
 
 
@@ -17,11 +17,12 @@ def run(session: Session) -> None:
         return
     from opsgate.stages import notify
 
-    told = notify.begin(session)
+    interrupted = session.halt.once_more()
+    told = notify.begin(session, hurry=None if session.halt.signum is None else HURRY)
     try:
         _hook(session)
     finally:
-        notify.finish(session, told)
+        notify.finish(session, told, interrupted)
 
 
 def _hook(session: Session) -> None:

@@ -1,7 +1,7 @@
 """Who else is told of a failure, and of the pass after it: a webhook, a GitHub issue.
 
 Both work beside the incident hook, each on a thread that can be left behind. None can change the
-verdict, or delay the exit by more than its limit; an interrupted run tells nobody.
+verdict, or delay the exit by more than its limit, which is short once the run was interrupted.
 """
 
 from __future__ import annotations
@@ -57,28 +57,30 @@ class Job:
         return self._problem
 
 
-def begin(
-    session: Session, *, webhook_limit: float = WEBHOOK_LIMIT, github_limit: float = GITHUB_LIMIT
-) -> list[Job]:
-    """Start telling those who are configured; the caller has to `finish` each."""
-    record, notify = session.record, session.settings.notify
-    if record.status == "skipped" or session.halt.pending():
+def begin(session: Session, *, hurry: float | None = None) -> list[Job]:
+    """Start telling those who are configured; the caller has to `finish` each.
+
+    `hurry` is what an interrupted run has left, in seconds.
+    """
+    record, notify, environ = session.record, session.settings.notify, session.environ
+    if record.status == "skipped" or session.halt.taken_over_by():
         return []
     jobs = []
     if notify.webhook_url and (record.status == "failed" or _failed_before(session)):
-        jobs.append(Job("webhook", webhook_limit, _webhook(session)))
+        jobs.append(Job("webhook", hurry or WEBHOOK_LIMIT, _webhook(session)))
     if notify.github_issues:
-        environ = session.environ
-        jobs.append(
-            Job("GitHub issue", github_limit, lambda post: issues.tell(record, issues.place(environ), post))
-        )
+
+        def issue(post: delivery.Post) -> None:
+            issues.tell(record, issues.place(environ), post)
+
+        jobs.append(Job("GitHub issue", hurry or GITHUB_LIMIT, issue))
     return jobs
 
 
-def finish(session: Session, jobs: list[Job]) -> None:
+def finish(session: Session, jobs: list[Job], interrupted: Callable[[], bool]) -> None:
     """Wait for the jobs, side by side; what went wrong is a warning."""
     for job in jobs:
-        problem = job.finish(session.halt.pending)
+        problem = job.finish(interrupted)
         if problem:
             session.reporter.warn(session.redactor.scrub(problem))
 
