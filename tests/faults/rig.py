@@ -1,7 +1,9 @@
-"""What every fault stands on: a shipped site, hooks that hold on a stage, and a count of what is left behind."""
+"""What every fault stands on: a shipped site, hooks that hold on a stage, a look at what is left behind."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import select
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.rig import Result, Runtime, Site
+from tests.e2e.rig import Result, Runtime, Site, check_record
 
 RUN: Final = "struck"
 """The id of the run that the fault strikes."""
@@ -166,3 +168,26 @@ def orphans(site: Site) -> list[str]:
         if mark in environ and state != "Z":
             found.append(f"{entry.name} {command}")
     return found
+
+
+def check_evidence(site: Site, checked: set[str] | None = None) -> dict[str, Any]:
+    """The newest line of each run, once the chain holds and no record says passed that no line vouches for.
+
+    `checked` remembers which records have been held against the schema.
+    """
+    checked = set() if checked is None else checked
+    data = (site.evidence / "ledger.jsonl").read_bytes()
+    lines = [json.loads(raw) for raw in data[: data.rfind(b"\n") + 1].splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(after["prev"] == before["hash"] for before, after in itertools.pairwise(lines))
+    newest = {line["run_id"]: line for line in lines}
+    for path in site.evidence.glob("*/evidence.json"):
+        content = path.read_bytes()
+        record, digest = json.loads(content), hashlib.sha256(content).hexdigest()
+        if digest not in checked:
+            check_record(record)
+            checked.add(digest)
+        line = newest.get(record["run_id"])
+        if line is None or line["sha256"] != digest:
+            assert record["status"] == "failed", record["run_id"]
+    return newest
