@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -132,6 +133,24 @@ class Checkout:
         finally:
             act.close()
 
+    def forget(self, run: Run, *others: dict[str, object]) -> None:
+        """Let the cache lose everything; GitHub has the artifact of `run`, number 1, and these others."""
+        shutil.rmtree(self.home / "cache")
+        github = self.home / "github"
+        github.mkdir()
+        shutil.make_archive(str(github / "1"), "zip", run.uploaded)
+        own = {"head_repository_id": 5, "repository_id": 5, "head_branch": "main"}
+        first = {"id": 1, "created_at": "2026-01-01T00:00:00Z", "expired": False, "workflow_run": own}
+        artifacts = [first] + [
+            {
+                **first,
+                **other,
+                "workflow_run": {**own, **cast("dict[str, object]", other.get("workflow_run", {}))},
+            }
+            for other in others
+        ]
+        (github / "artifacts.json").write_text(json.dumps({"artifacts": artifacts}), encoding="utf-8")
+
     def close(self) -> None:
         """End the sample runtime."""
         subprocess.run(
@@ -187,7 +206,7 @@ class Act:
             command,
             cwd=checkout.repository,
             env={
-                "PATH": os.environ["PATH"],
+                "PATH": os.pathsep.join([str(ACTIONS.parent / "bin"), os.environ["PATH"]]),
                 "HOME": str(checkout.path),
                 "XDG_CACHE_HOME": str(checkout.path / "cache"),
                 "XDG_CONFIG_HOME": str(checkout.path / "config"),

@@ -32,6 +32,7 @@ deadline = "4s"
 soak = "200ms"
 attempt_timeout = "1s"
 """
+ARTIFACTS = "repos/nektos/act/actions/artifacts"
 NOTHING = "[environments.test]\n"
 TOKEN = "runtime-token-0123456789"
 
@@ -76,14 +77,23 @@ def test_a_release_a_bad_one_rolled_back_and_a_second_look(checkout: Checkout) -
     assert good.calls == [
         "setup-python 3.13",
         "restore rollout/test/",
+        f"gh {ARTIFACTS}?name=rollout-evidence-test&per_page=100",
         "login ghcr.io nektos/act with a password",
         "save rollout/test/101-1",
-        "upload rollout-evidence-test-1",
+        "upload rollout-evidence-test",
     ]
     for kept in good.uploaded.rglob("*"):
         assert not kept.is_file() or TOKEN.encode() not in kept.read_bytes()
     assert TOKEN not in good.log
 
+    later = "2026-01-02T00:00:00Z"
+    checkout.forget(
+        good,
+        {"id": 2, "created_at": later, "workflow_run": {"head_repository_id": 6}},
+        {"id": 3, "created_at": later, "workflow_run": {"head_branch": "other"}},
+        {"id": 4, "created_at": later, "expired": True},
+        {"id": 5, "created_at": "2025-12-31T00:00:00Z"},
+    )
     bad = checkout.run("102", env=["MISSION_CONTROL_FAULT=dead-port"])
     assert (bad.code, bad.job) == (1, "failed"), bad
     assert (bad.record.status, bad.record.exit_code) == ("failed", 1)
@@ -93,9 +103,11 @@ def test_a_release_a_bad_one_rolled_back_and_a_second_look(checkout: Checkout) -
     assert bad.log.count("::error") == 2
     assert "rolled back and recovered" in bad.summary("gate")
     assert verified(bad)
+    assert f"gh {ARTIFACTS}/1/zip" in bad.calls
     assert len((bad.uploaded / "ledger.jsonl").read_text().splitlines()) == 6
 
     looked = checkout.run("103", inputs=["gate_only=true"])
+    assert not any(call.startswith("gh ") for call in looked.calls)
     assert (looked.code, looked.job) == (0, "succeeded"), looked
     assert [looked.ran(step) for step in ("publish", "deploy", "gate")] == [False, False, True]
     assert not any(call.startswith("login") for call in looked.calls)
@@ -139,7 +151,7 @@ def test_wrong_configuration_still_uploads(checkout: Checkout) -> None:
     assert (run.code, run.job) == (1, "failed"), run
     assert "unknown key; did you mean" in run.log
     assert [run.ran(step) for step in ("publish", "deploy", "gate")] == [False, False, False]
-    assert run.calls[-1] == "upload rollout-evidence-none-1"
+    assert run.calls[-1] == "upload rollout-evidence-none"
 
 
 @pytest.fixture
@@ -179,5 +191,5 @@ def test_a_run_that_is_cancelled_uploads_what_it_knew(checkout: Checkout, begun:
     assert not run.ran("gate")
     assert (run.record.status, run.record.status_reason) == ("failed", "interrupted")
     assert run.record.finished_at is None
-    assert run.calls[-2:] == ["save rollout/test/402-1", "upload rollout-evidence-test-1"]
+    assert run.calls[-2:] == ["save rollout/test/402-1", "upload rollout-evidence-test"]
     assert verified(run)
