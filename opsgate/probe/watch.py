@@ -47,7 +47,7 @@ class Threads:
     def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic) -> None:
         self._probe, self._clock, self._began = probe, clock, clock()
         # Not a SimpleQueue: a signal at the end of its time limit can make its `get` wait for ever.
-        self._replies: queue.Queue[tuple[int, Reply]] = queue.Queue()
+        self._replies: queue.Queue[tuple[int, Reply | BaseException]] = queue.Queue()
         self._inboxes: dict[int, queue.SimpleQueue[tuple[Target, float, float] | None]] = {}
 
     def now_ms(self) -> float:
@@ -65,9 +65,12 @@ class Threads:
     def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
         """See `Crew.next_reply`."""
         try:
-            return self._replies.get(timeout=max(0.0, timeout_s))
+            index, reply = self._replies.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             return None
+        if isinstance(reply, BaseException):
+            raise reply
+        return index, reply
 
     def close(self) -> None:
         """Let idle threads end; busy ones end with their attempt."""
@@ -79,7 +82,12 @@ class Threads:
             target, limit_s, until_ms = job
             now = self.now_ms()
             limit = max(0.001, min(limit_s, (until_ms - now) / 1000))
-            self._replies.put((index, self._probe(target, limit, math.ceil(now))))
+            reply: Reply | BaseException
+            try:
+                reply = self._probe(target, limit, math.ceil(now))
+            except BaseException as defect:  # noqa: BLE001 - raised again in the thread that waits for it
+                reply = defect
+            self._replies.put((index, reply))
 
 
 class Lane:

@@ -91,11 +91,15 @@ def failed_names(targets: Sequence[TargetResult]) -> list[str]:
 
 
 def _prober(session: Session, *, rule: RevisionRule, lenient: bool) -> Prober:
-    return Prober(
+    """A prober for the settings' targets. Raises `ConfigurationError` for one that cannot be probed at all."""
+    settings = session.settings
+    prober = Prober(
         environ=session.environ,
         rule=rule,
         lenient=lenient,
-        token=session.settings.token,
+        token=settings.token,
         redactor=session.redactor,
-        cwd=session.settings.directory,
+        cwd=settings.directory,
     )
+    prober.prepare([*settings.targets, *settings.control])
+    return prober

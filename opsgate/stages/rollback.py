@@ -206,6 +206,9 @@ def _recovered(session: Session, stage: Rollback, leaving: Rollout | None) -> bo
         verdict = probing.probe(
             session, stage.recovery, rule=RevisionRule(forbidden=forbidden), label="recovery", lenient=True
         )
+    except ConfigurationError as error:
+        session.reporter.warn(f"recovery cannot be checked: {error}")
+        return None
     finally:
         stage.recovery.duration_ms = round((time.monotonic() - began) * 1000)
     return isinstance(verdict, Passed)

@@ -207,7 +207,9 @@ def _least_ms(soak_left_ms: float, missing: int, policy: Policy) -> float:
 
 
 def _is_blind(attempt: Attempt) -> bool:
-    """Nothing came back from the host; a refused connection did."""
+    """Nothing came back from the host; a refused connection did, and so did a certificate."""
     if attempt.kind == "refused":
         return attempt.remote_ip is None
-    return attempt.kind == "dns" or (attempt.kind == "timeout" and attempt.bytes == 0)
+    return attempt.kind == "dns" or (
+        attempt.kind == "timeout" and attempt.bytes == 0 and attempt.tls_not_after is None
+    )
