@@ -91,7 +91,7 @@ def failed_names(targets: Sequence[TargetResult]) -> list[str]:
 
 
 def _prober(session: Session, *, rule: RevisionRule, lenient: bool) -> Prober:
-    """A prober for the settings' targets. Raises `ConfigurationError` for one that cannot be probed at all."""
+    """A prober for the settings' targets; `ConfigurationError` for one that cannot be probed at all."""
     settings = session.settings
     prober = Prober(
         environ=session.environ,
