@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from opsgate.stages import rounds
 from scripts.ci import rollout_health_gate as script
 from tests.e2e.rig import Runtime, alive, closed_port
 from tests.live.servers import Peer, Server, response
@@ -120,12 +121,7 @@ def test_a_dead_port_fails_within_the_deadline(gate: Gate, runtime: Runtime) -> 
 
 
 def test_the_deadline_is_attempts_times_timeout_and_sleep() -> None:
-    options = script.parser().parse_args(
-        ["--attempts", "8", "--timeout-seconds", "8", "--sleep-seconds", "15"]
-    )
-    policy = script.rounds.policy(
-        attempts=options.attempts, timeout=options.timeout_seconds, sleep=options.sleep_seconds
-    )
+    policy = rounds.policy(attempts=8, timeout=8.0, sleep=15.0)
     assert policy.deadline == 8 * (8 + 15)
     assert (policy.soak, policy.successes, policy.attempt_timeout, policy.interval) == (0, 1, 8, 15)
     defaults = script.parser().parse_args([])
