@@ -41,7 +41,7 @@ PAGES: Final = sorted(
     )
 )
 FENCE: Final = re.compile(
-    r"(?:^<!-- run: exit (?P<exit>\d+)(?:, says: (?P<says>.+))? -->\n)?"
+    r"(?:^<!-- run: exit (?P<exit>\d+)(?:, says: (?P<says>[^\n]+))? -->\n)?"
     r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
