@@ -43,6 +43,9 @@ def answering(body: Callable[[], int]) -> None:
     try:
         code = body()
     except OpsgateError as error:
+        from opsgate import github
+
+        github.refused(str(error), os.environ, sys.stderr)
         raise Exit(f"opsgate: {error}", code=error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
         raise Exit(f"opsgate: {_defect(error)}", code=OpsgateError.exit_code) from None

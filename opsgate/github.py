@@ -23,6 +23,7 @@ SUMMARY_LIMIT: Final = 1024 * 1024
 """Bytes of one step's summary; the runner drops a larger one whole."""
 ANNOTATIONS: Final = 10
 """Of one level in one step; the runner shows no more."""
+_LONGEST: Final = 4000
 _GROUPED: Final = frozenset({"publish", "deploy"})
 _CUT: Final = "The rest has no room in this summary: see the evidence."
 
@@ -77,6 +78,12 @@ def finish(record: Evidence, environ: Mapping[str, str], stream: TextIO, *, evid
     _append("GITHUB_STEP_SUMMARY", lambda room: _summary(record, room), environ, stream)
     for line in _annotations(record):
         _say(stream, line)
+
+
+def refused(words: str, environ: Mapping[str, str], stream: TextIO) -> None:
+    """An annotation for a run that stopped before it had a record: where it stopped, and what to do."""
+    if active(environ):
+        _say(stream, _command("error", "opsgate", words[:_LONGEST]))
 
 
 class _Groups:

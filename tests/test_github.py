@@ -228,6 +228,12 @@ def test_every_secret_is_masked_before_anything_else(runner: Runner) -> None:
     assert len(masked) == len(runner.stream.getvalue().splitlines())
 
 
+def test_a_refusal_is_one_error(runner: Runner) -> None:
+    github.refused("opsgate.toml: soak: no\n  write 15s", runner.environ, runner.stream)
+    assert runner.commands("error") == [("opsgate", "opsgate.toml: soak: no\n  write 15s")]
+    assert len(runner.stream.getvalue().splitlines()) == 1
+
+
 @pytest.mark.parametrize("value", [None, "", "false", "1"])
 def test_nothing_of_it_elsewhere(runner: Runner, value: str | None) -> None:
     environ = {key: text for key, text in runner.environ.items() if key != "GITHUB_ACTIONS"}
@@ -236,6 +242,7 @@ def test_nothing_of_it_elsewhere(runner: Runner, value: str | None) -> None:
     reporter = object()
     github.begin(Redactor(["s3cret-value"]), environ, runner.stream)
     github.finish(failed("---"), environ, runner.stream, evidence=Path("x"))
+    github.refused("no", environ, runner.stream)
     assert github.grouped(reporter, environ, runner.stream) is reporter
     assert github.facts(environ).provider is None
     assert runner.stream.getvalue() == ""

@@ -149,7 +149,7 @@ def test_wrong_configuration_still_uploads(checkout: Checkout) -> None:
     checkout.configure("[environments.test]\nurl = []\n")
     run = checkout.run("302")
     assert (run.code, run.job) == (1, "failed"), run
-    assert "unknown key; did you mean" in run.log
+    assert "::error title=opsgate::opsgate.toml: environments.test.url: unknown key; did you mean" in run.log
     assert [run.ran(step) for step in ("publish", "deploy", "gate")] == [False, False, False]
     assert run.calls[-1] == "upload rollout-evidence-none"
 
