@@ -23,7 +23,7 @@ ALWAYS: Final = {
 }  # fmt: skip
 DUMP = 'to="$PWD/$OPSGATE_STAGE"; env -0 > "$to.env"; cp "$OPSGATE_EVIDENCE" "$to.json"; pwd > "$to.pwd"; '
 PUBLISH = (
-    f'echo "image.web=registry.example/web:t@{DIGEST}" > "$OPSGATE_OUTPUT"; '
+    f'echo "image.web=web:t@{DIGEST}" > "$OPSGATE_OUTPUT"; '
     'echo "revision=$(cat version)" >> "$OPSGATE_OUTPUT"'
 )
 
@@ -60,7 +60,7 @@ def test_every_variable_is_set_for_every_hook(told: Site, runtime: Runtime) -> N
         assert given["OPSGATE_EVIDENCE"] == str(run / "evidence.json")
         assert Path(given["OPSGATE_OUTPUT"]).is_absolute()
         assert (told.path / f"{stage}.pwd").read_text().strip() == str(told.path)
-    image = f"web=registry.example/web:t@{DIGEST}"
+    image = f"web=web:t@{DIGEST}"
     deploy = told.variables("deploy.env")
     assert (deploy["OPSGATE_REVISION"], deploy["OPSGATE_IMAGES"]) == ("v2", image)
     assert deploy["OPSGATE_PINS"] == str(run / "pins.yaml")

@@ -11,7 +11,7 @@ from tests.e2e.rig import BROKEN, DEPLOY, ROLLBACK, Runtime, Site, closed_port
 DIGEST = "sha256:" + "a" * 64
 PUBLISH = (
     f'echo publishing; echo "revision=r-$(cat version)" > "$OPSGATE_OUTPUT"; '
-    f'echo "image.backend=registry.example/backend:t@{DIGEST}" >> "$OPSGATE_OUTPUT"'
+    f'echo "image.backend=backend:t@{DIGEST}" >> "$OPSGATE_OUTPUT"'
 )
 STATEFUL = 'echo deploying; test -e broken && now=down || now=up; echo "$now $OPSGATE_REVISION" > state'
 
@@ -38,16 +38,14 @@ def test_a_release_ships_and_proves(shipped: Site, runtime: Runtime) -> None:
         "preflight": "passed", "publish": "passed", "deploy": "passed", "gate": "passed",
         "rollback": "skipped",
     }  # fmt: skip
-    assert record["images"] == [
-        {"name": "backend", "reference": "registry.example/backend:t", "digest": DIGEST}
-    ]
+    assert record["images"] == [{"name": "backend", "reference": "backend:t", "digest": DIGEST}]
     assert record["stages"]["gate"]["revision"] == "r-1"
     assert record["stages"]["preflight"]["targets"][0]["attempts"][0]["revision"] == "v0"
     directory = shipped.evidence / record["run_id"]
     assert {path.name for path in directory.iterdir()} == {
         "evidence.json", "publish.log", "deploy.log", "pins.yaml",
     }  # fmt: skip
-    assert f"registry.example/backend@{DIGEST}" in (directory / "pins.yaml").read_text()
+    assert f"backend@{DIGEST}" in (directory / "pins.yaml").read_text()
     visible = {path.name for path in shipped.evidence.iterdir() if not path.name.startswith(".")}
     assert visible == {record["run_id"], "latest.json", "latest.env", "ledger.jsonl"}
     (line,) = shipped.ledger()
