@@ -27,8 +27,9 @@ from opsgate.stages import doctor, readiness
 from opsgate.stages.checks import first_word
 from opsgate.stages.diagnosis import Check, Diagnosis, conclude
 from tests.e2e.rig import Runtime, Site, alive, closed_port
+from tests.live.servers import Server
 from tests.runs import add, add_failed, add_passed, at, record
-from tests.test_registry import DIGEST, Asked, Reply, Server, serving
+from tests.test_registry import DIGEST, Asked, Reply, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -365,15 +366,15 @@ def holds(digests: list[str]) -> Callable[[Asked], Reply]:
     return reply
 
 
-def good_images(site: Site, registry: Server) -> None:
-    image = Image(name="web", reference=f"{registry.host}/acme/web:t1", digest=DIGEST)
+def good_images(site: Site, host: str) -> None:
+    image = Image(name="web", reference=f"{host}/acme/web:t1", digest=DIGEST)
     add_passed(store_of(site), "good", "v1", environment="prod", images=[image])
 
 
 def test_images_of_the_last_good_release_are_looked_for(site: Site) -> None:
     kept: list[str] = [DIGEST]
     with serving(holds(kept)) as registry:
-        good_images(site, registry)
+        good_images(site, registry.host)
         site.configure(deploy="true", rollback="redeploy")
         found = look(site)
         assert checks(found)["last good image web"].status == "ok"
@@ -391,7 +392,7 @@ def test_images_of_the_last_good_release_are_looked_for(site: Site) -> None:
 
 def test_a_registry_that_refuses_to_tell_is_a_warning(site: Site) -> None:
     with serving(lambda _: Reply(status=403)) as registry:
-        good_images(site, registry)
+        good_images(site, registry.host)
         site.configure(deploy="true", rollback="redeploy")
         found = look(site)
     assert checks(found)["last good image web"].status == "warning"
@@ -473,7 +474,9 @@ def test_no_secret_is_shown(site: Site, runtime: Runtime) -> None:
     secret = "hunter2-hunter2"
     check = "echo opened with $DEPLOY_PASSWORD; exit 1"
     url = f"{runtime.url}?token={secret}"
-    site.configure(deploy=f"no-such --password={secret}", rollback_check=check, rollback="true", urls=[url])
+    site.configure(
+        deploy=f"./{secret} --password={secret}", rollback_check=check, rollback="true", urls=[url]
+    )
     for arguments in (["doctor"], ["doctor", "--json"]):
         result = site.run(*arguments, code=2, DEPLOY_PASSWORD=secret)
         assert "opened with ***" in result.out
@@ -496,6 +499,20 @@ def test_a_signal_ends_it_at_once_and_its_hook_with_it(site: Site, signum: signa
     assert result.err == f"opsgate: interrupted by {signum.name}\n"
     assert not alive(int((site.path / "pid").read_text()))
     assert list(scratch.iterdir()) == []
+
+
+def test_a_signal_ends_the_wait_for_a_registry_at_once(site: Site) -> None:
+    with Server(lambda peer: peer.hang()) as registry:
+        good_images(site, f"{registry.host}:{registry.port}")
+        process = site.start("doctor")
+        give_up = time.monotonic() + 30
+        while not registry.connections and time.monotonic() < give_up:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        result = site.ended(process, 130)
+    assert time.monotonic() - began < 5
+    assert result.err == "opsgate: interrupted by SIGINT\n"
 
 
 def test_no_room_to_look_is_said_in_words(site: Site) -> None:
