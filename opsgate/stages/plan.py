@@ -58,11 +58,14 @@ def _plan(settings: Settings, order: list[dict[str, str | None]], *, as_json: bo
             "environment": settings.environment,
             "configuration": [dict(zip(("key", "value", "origin"), row, strict=True)) for row in rows],
             "order": order,
+            "warnings": list(settings.warnings),
         }
         return msgspec.json.format(msgspec.json.encode(scrub(document)), indent=2).decode() + "\n"
     lines = [f"Plan for {settings.environment} (nothing is run)", "", "Configuration"]
     width = max(len(key) for key, _, _ in rows)
     lines += [f"  {key:<{width}}  {value}  ({origin})" for key, value, origin in rows]
+    if settings.warnings:
+        lines += ["", "Warnings", *(f"  {warning}" for warning in settings.warnings)]
     lines += ["", "Order"]
     for number, step in enumerate(order, 1):
         lines.append(f"  {number}. {step['stage']}: {step['what']}")
