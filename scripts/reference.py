@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
-from invoke import Collection
+from invoke import Collection, Task
 from msgspec import UnsetType
 
 import opsgate.tasks
@@ -67,10 +68,13 @@ def code(value: object) -> str:
 
 def tasks() -> str:
     """Every task with its flags."""
-    contexts = Collection.from_module(opsgate.tasks).to_contexts()
+    # Loaded afresh: Invoke takes a task's help away as it builds its first parser.
+    loaded = runpy.run_path(opsgate.tasks.__file__)
+    found = {name: task for name, task in loaded.items() if isinstance(task, Task)}
+    contexts = Collection(*found.values()).to_contexts()
     sections = []
     for context in sorted(contexts, key=lambda context: str(context.name)):
-        task = getattr(opsgate.tasks, str(context.name))
+        task = found[str(context.name)]
         flags = table(("flag", "meaning", "default"), _flags(context))
         sections.append(f"## {context.name}\n\n{task.__doc__}\n\n{flags}")
     return "\n\n".join(sections)
