@@ -107,13 +107,16 @@ def route(settings: Settings, to: str | None = None) -> Route:
 
 
 def _last_good(session: Session) -> Rollout | None:
-    """The last good release; unknown when the evidence that tells cannot be read."""
-    record = session.record
+    """The last good release: by the evidence or, where that was lost meanwhile, as the run began."""
+    record, known = session.record, session.good_before
     try:
-        return session.store.last_good(record.environment, revision=record.revision, images=record.images)
+        found = session.store.last_good(record.environment, revision=record.revision, images=record.images)
     except EvidenceError as error:
-        session.reporter.warn(f"the last good release is unknown: {error.message}")
-        return None
+        session.reporter.warn(f"the last good release cannot be looked up: {error.message}")
+        found = None
+    if found or known is None or not known.revision or not record.revision:
+        return found
+    return None if revisions_match(known.revision, record.revision) else known
 
 
 def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:

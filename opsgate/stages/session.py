@@ -59,10 +59,19 @@ class Session:
         self._held_told = False
         self.evidence_error: EvidenceError | None = None
         self.began = time.monotonic()
+        self.good_before = self._good_before()
         self._is_stuck = False
         self.judges_revision = bool(settings.revision or record.revision)
         """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
         record.revision = settings.revision or record.revision
+
+    def _good_before(self) -> Rollout | None:
+        """What `redeploy` leads back to, should the evidence be lost during this run."""
+        if not self.settings.hooks.redeploy:
+            return None
+        with suppress(EvidenceError):
+            return self.store.last_good(self.settings.environment, revision=None, images=())
+        return None
 
     def judge_revision(self) -> None:
         """This run rolls something out: without a better name, its revision is the commit's."""

@@ -88,6 +88,7 @@ class Struck:
     def go(self) -> None:
         """Let the hook that is held go on."""
         self._struck_at = None
+        (self.site.path / "hold").write_text("")
         (self.site.path / "go").write_text("\n")
 
     def says(self, text: str) -> None:

@@ -53,7 +53,7 @@ class Bomb:
 
 def run(job: dict[str, Any]) -> int:
     """The command in this process; its exit code."""
-    from opsgate.program import main
+    from opsgate import program
 
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
@@ -63,15 +63,11 @@ def run(job: dict[str, Any]) -> int:
     bomb = Bomb(Path(job["evidence"]), job["at"], half=job["half"])
     bomb.arm()
     sys.argv = ["opsgate", *job["args"]]
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
+    code = program.run()
     sys.stdout.flush()
     sys.stderr.flush()
     Path("count.txt").write_text(str(bomb.count))
-    return int(code or 0)
+    return code
 
 
 def serve() -> None:
