@@ -5,6 +5,7 @@ The only module that raises Exit.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -40,6 +41,8 @@ def load_settings(given: dict[str, Any], *, needs: frozenset[str] | None = None)
 def answering(body: Callable[[], int]) -> None:
     """Turn what a task comes to into an exit code; an error, a defect too, into its words."""
     leave_on_signals()
+    gc.freeze()
+    gc.enable()
     try:
         code = body()
     except OpsgateError as error:

@@ -1,12 +1,16 @@
-"""What a signal does before a run begins: there is nothing to end yet, and nothing to keep.
+"""How the process ends: at a signal before a run begins, when there is nothing to keep, and at its end.
 
 Imports next to nothing, so that it can be in force a few milliseconds after the start.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -21,6 +25,15 @@ def leave_on_signals() -> None:
             except ValueError:
                 # Not the main thread: signals are its business.
                 return
+
+
+def leave(code: int) -> NoReturn:
+    """End the process once all is written; what the interpreter takes apart otherwise costs 30 ms."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no other name for it
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _leave(signum: int, _frame: object) -> None:
