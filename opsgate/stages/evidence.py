@@ -103,8 +103,8 @@ def history(
     """The runs that match, and the figures over them."""
     if status not in {None, "passed", "failed", "skipped"}:
         raise ConfigurationError(f"--status {status}: unknown status", "choose passed, failed or skipped")
-    if form not in {"text", "json"}:
-        raise ConfigurationError(f"--history --format {form}: unknown format", "choose text or json")
+    if form not in {"text", "json", "html"}:
+        raise ConfigurationError(f"--history --format {form}: unknown format", "choose text, json or html")
     begin = None if since is None else _since(since, now)
     lines = list(_store(settings).ledger.read())
     if not lines:
@@ -113,6 +113,16 @@ def history(
     counted = figures(select(lines, environment=environment, since=begin), now=now, since=begin)
     if form == "json":
         return Answer(_json({"runs": msgspec.to_builtins(found), "figures": msgspec.to_builtins(counted)}))
+    if form == "html":
+        from opsgate.evidence.views import history_html
+
+        asked = history_html.Asked(
+            now=timestamp(now),
+            environment=environment,
+            since=None if begin is None else timestamp(begin),
+            status=status,
+        )
+        return Answer(history_html.render(found, counted, asked, head=lines[-1].hash))
     return Answer(views.render(found, counted))
 
 

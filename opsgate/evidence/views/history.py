@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opsgate.evidence.views.words import plain, span
+from opsgate.evidence.views.words import count, plain, span
 
 if TYPE_CHECKING:
     from opsgate.evidence.history import Figures
@@ -21,37 +21,54 @@ def render(runs: Sequence[Line], figures: Figures) -> str:
     table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    return "\n".join([*table, "", *_figures(figures)]) + "\n"
+    told = [f"{name:<23}{' '.join(filter(None, words))}" for name, *words in figure_words(figures)]
+    return "\n".join([*(table if runs else ["no run matches"]), "", *told]) + "\n"
+
+
+def figure_words(figures: Figures) -> list[tuple[str, str, str]]:
+    """Each figure: its name, its value, and what it was counted from."""
+    days = count(round(figures.days), "day")
+    deployments = (
+        "deployments",
+        f"{figures.deployments} in {days},",
+        f"{figures.deployments_per_week:.1f} a week",
+    )
+    rate = recovery = "-"
+    failed = recovered = ""
+    if figures.change_failure_rate is not None:
+        rate = f"{figures.change_failure_rate:.0%}"
+        failed = f"({figures.failed_deployments} of {figures.deployments})"
+    if figures.recovery_seconds is not None:
+        recovery = span(figures.recovery_seconds)
+        recovered = f"(median of {figures.recoveries})"
+    return [
+        deployments,
+        ("change failure rate", rate, failed),
+        ("time to recovery", recovery, recovered),
+        ("false alarms withheld", str(figures.false_alarms_withheld), ""),
+    ]
+
+
+def when(time: str) -> str:
+    """`2026-05-25 14:01:06` of an RFC 3339 time."""
+    return plain(f"{time[:10]} {time[11:19]}")
+
+
+def rollback_words(line: Line) -> str:
+    """Whether there was a rollback, and what came of it as far as the ledger knows."""
+    if line.rollback is None:
+        return ""
+    return f"{line.rollback}, recovered" if line.recovered_at else line.rollback
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    when = f"{line.finished_at[:10]} {line.finished_at[11:19]}"
     words = "NOT VALIDATED, " if line.status == "skipped" else ""
-    rollback: str = line.rollback or "-"
-    if line.rollback and line.recovered_at:
-        rollback += ", recovered"
     return (
-        when,
+        when(line.finished_at),
         plain(line.environment, 40),
         line.task,
         plain(line.revision or "-", 40),
         f"{line.status} ({words}{line.status_reason})",
-        rollback,
-        line.run_id,
+        rollback_words(line) or "-",
+        plain(line.run_id, 64),
     )
-
-
-def _figures(figures: Figures) -> list[str]:
-    pace = f"{figures.deployments} in {figures.days:.0f} days, {figures.deployments_per_week:.1f} a week"
-    rate = recovery = "-"
-    if figures.change_failure_rate is not None:
-        failed = f"{figures.failed_deployments} of {figures.deployments}"
-        rate = f"{figures.change_failure_rate:.0%} ({failed})"
-    if figures.recovery_seconds is not None:
-        recovery = f"{span(figures.recovery_seconds)} (median of {figures.recoveries})"
-    return [
-        f"deployments            {pace}",
-        f"change failure rate    {rate}",
-        f"time to recovery       {recovery}",
-        f"false alarms withheld  {figures.false_alarms_withheld}",
-    ]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import UNSET
 
 from opsgate.evidence.views.facts import (
@@ -21,6 +17,7 @@ from opsgate.evidence.views.facts import (
     up_again,
 )
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
+from opsgate.evidence.views.page import page
 from opsgate.evidence.views.strips import strip
 from opsgate.evidence.views.text import (
     STEP,
@@ -43,17 +40,7 @@ WORDS: Final = {"passed": "passed", "failed": "failed", "skipped": "skipped", "i
 
 def render(record: Evidence) -> str:
     """The record as one HTML document."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = environment.get_template("report.css").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.get_template("report.html.jinja")
-    return page.render(style_hash=f"sha256-{digest}", **_context(record)) + "\n"
+    return page("report.html.jinja", "report.css", **_context(record))
 
 
 def _context(record: Evidence) -> dict[str, Any]:
