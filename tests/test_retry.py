@@ -93,8 +93,15 @@ def test_retry_after_of_nothing_leaves_the_backoff() -> None:
 
 def test_a_wait_leaves_the_last_chance() -> None:
     assert pace().after(reply(52_000, took=80.0, retry_after=60.0)).next_at_ms == LATEST - 80
-    assert pace().after(reply(54_950, took=10.0)).next_at_ms == LATEST - 10
+    assert pace().after(reply(54_850, took=10.0)).next_at_ms == 54_950.0
     assert pace().after(reply(54_000, took=700.0, retry_after=60.0)).next_at_ms == 54_700.0
+
+
+def test_the_last_chance_is_not_two_attempts_at_once() -> None:
+    last = pace().after(reply(52_000, took=2.0, retry_after=60.0))
+    assert last.next_at_ms == LATEST - 2
+    assert last.after(reply(54_998, took=1.5, retry_after=60.0)).next_at_ms > LATEST
+    assert pace().after(reply(54_920, took=10.0, retry_after=60.0)).next_at_ms == 55_020.0
 
 
 def test_no_wait_goes_past_the_deadline() -> None:

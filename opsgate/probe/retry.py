@@ -132,10 +132,11 @@ class Pace(Retry):
         due = attempt.at_ms + ended.get_backoff_time() * 1000
         if not attempt.ok and outcome.retry_after is not None:
             due = max(due, attempt.end_ms + min(outcome.retry_after * 1000, RETRY_AFTER_LIMIT_MS))
-        if attempt.end_ms < self.latest_ms < due:
+        earliest = max(attempt.end_ms, attempt.at_ms + min(FIRST_WAIT_MS, self.interval_ms))
+        if attempt.end_ms < self.latest_ms < due and earliest < self.latest_ms + FIRST_WAIT_MS / 2:
             # A server that asks to be retried later than a pass is possible still gets its last chance,
             # with the time that its answer seems to take.
-            due = max(attempt.end_ms, self.latest_ms - attempt.elapsed_ms)
+            due = max(earliest, self.latest_ms - attempt.elapsed_ms)
         ended.next_at_ms = max(attempt.end_ms, min(due, self.deadline_ms))
         return ended
 
