@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from opsgate.probe.kinds import Reply
-from opsgate.probe.retry import FIRST_WAIT_MS
+from opsgate.probe.retry import FIRST_WAIT_MS, Pace
 from opsgate.probe.watch import LAST_CHANCE, Watch
 from opsgate.verdict.judge import Passed, latest_start_ms
 from opsgate.verdict.targets import Attempt, Kind, Policy, Target
@@ -118,7 +118,7 @@ def _flat(policy: Policy, latest: float, latency: float, up: Runtime, rng: rando
             streak, failures = 0, failures + 1
             due = at + min(_backoff(failures, rng), interval)
         if end < last_chance < due:
-            due = max(end, last_chance - latency)
+            due = _last_chance(policy, last_chance, failures, at, latency)
         if streak and at < soak_end < due:
             due = soak_end
         due = max(due, end)
@@ -131,6 +131,19 @@ def _flat(policy: Policy, latest: float, latency: float, up: Runtime, rng: rando
 def _backoff(failures: int, rng: random.Random) -> float:
     wait = FIRST_WAIT_MS * 2.0 ** min(failures - 1, 20)
     return wait * (1 + rng.random() * JITTER) if failures > 1 else wait
+
+
+class _LongestWait(random.Random):
+    def random(self) -> float:
+        return 1.0
+
+
+def _last_chance(policy: Policy, latest: float, failures: int, at: float, latency: float) -> float:
+    """When the real pace puts an attempt that would come too late to begin a run; rare, so it may be slow."""
+    pace = Pace.begin(policy, latest_ms=latest, rng=_LongestWait())
+    pace.failures = max(0, failures - 1)
+    attempt = Attempt(at_ms=math.ceil(at), elapsed_ms=latency, ok=failures == 0)
+    return pace.after(Reply(attempt)).next_at_ms
 
 
 class Crew:
