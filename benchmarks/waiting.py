@@ -1,0 +1,116 @@
+"""What people use to wait for a runtime, started side by side on a runtime that comes up.
+
+The scripts stand in for what they are called after: the same intervals, the same end. `wait-on` itself is
+run where it is installed (npm install -g wait-on).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROUNDS = 16
+EARLIEST = 2.0
+"""Seconds after the start at which the runtime comes up at the earliest: everybody is waiting by then."""
+OLD_EARLIEST = 5.0
+
+_LOOP = """
+import sys, time, urllib.request
+url, pause = sys.argv[1], float(sys.argv[2])
+while True:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status < 400: break
+    except OSError:
+        pass
+    time.sleep(pause)
+"""
+
+WAITERS = {
+    "opsgate gate": "--soak 0 --successes 1, its interval of 250 ms",
+    "curl --retry": "curl -f --retry 100 --retry-delay 1 --retry-all-errors",
+    "curl, own backoff": "curl -f --retry 100 --retry-all-errors: waits 1, 2, 4 s ...",
+    "until curl": "until curl -fs URL; do sleep 1; done",
+    "wait-on": "npm's wait-on, its interval of 250 ms",
+    "loop of 250 ms": "a stand-in for wait-on: a Python loop with its interval",
+    "old script": "a stand-in: 8 tries, 15 s apart, a Python loop",
+}
+"""What is measured, and how it is run."""
+
+
+def commands(url: str, ours: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    """The command of each waiter that is there."""
+    loop = [sys.executable, "-c", _LOOP, url]
+    curl = ["curl", "-fsS", "-o", os.devnull, "--retry", "100", "--retry-all-errors"]
+    found = {
+        "opsgate gate": ours(url),
+        "curl --retry": [*curl, "--retry-delay", "1", url],
+        "curl, own backoff": [*curl, url],
+        "until curl": ["sh", "-c", 'until curl -fs -o /dev/null "$1"; do sleep 1; done', "sh", url],
+        "wait-on": ["wait-on", url.replace("http:", "http-get:")],
+        "loop of 250 ms": [*loop, "0.25"],
+        "old script": [*loop, "15"],
+    }
+    return {name: command for name, command in found.items() if name == "until curl" or _is_there(command)}
+
+
+def _is_there(command: Sequence[str]) -> bool:
+    return shutil.which(command[0]) is not None
+
+
+def lags(port: int, place: Path, ours: Callable[[str], list[str]]) -> dict[str, list[float]]:
+    """Seconds from a runtime's first healthy moment to each waiter's exit, round by round."""
+    found: dict[str, list[float]] = {}
+    rng = random.Random()  # noqa: S311 - moments, not secrets
+    # They sleep for nearly all of their fifteen seconds: all at once, beside the others.
+    old = [
+        threading.Thread(target=_wait, args=("old script", port, place, ours, rng, found)) for _ in range(8)
+    ]
+    for thread in old:
+        thread.start()
+    for _ in range(ROUNDS):
+        names = [name for name in commands("http://127.0.0.1/", ours) if name != "old script"]
+        threads = []
+        for name in names:
+            thread = threading.Thread(target=_wait, args=(name, port, place, ours, rng, found))
+            thread.start()
+            threads.append(thread)
+        for thread in threads:
+            thread.join()
+    for thread in old:
+        thread.join()
+    return found
+
+
+def _wait(
+    name: str,
+    port: int,
+    place: Path,
+    ours: Callable[[str], list[str]],
+    rng: random.Random,
+    found: dict[str, list[float]],
+) -> None:
+    """One waiter on a runtime of its own, which comes up at a moment that nobody can know."""
+    earliest, spread = (OLD_EARLIEST, 15.0) if name == "old script" else (EARLIEST, 2.0)
+    at = time.monotonic() + earliest + rng.random() * spread
+    command = commands(f"http://127.0.0.1:{port}/at/{at:.6f}", ours)[name]
+    own = place / f"{name.replace(' ', '-')}-{at:.6f}"
+    own.mkdir()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUNTIME_", "OPSGATE_", "PYTHON"))}
+    subprocess.run(
+        command,
+        cwd=own,
+        env=kept,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    found.setdefault(name, []).append(time.monotonic() - at)
