@@ -1,7 +1,8 @@
 """When a run has to stop: a signal, or a person who took the environment over.
 
-Signal handlers only take note. Stages ask at safe points, many times a second, so no write is ever
-torn by an exception out of nowhere.
+Signal handlers only take note. Stages ask at safe points, many times a second, so no write is torn
+by an exception out of nowhere. Where nobody has asked for seconds, something waits that knows nothing of
+signals, a registry for instance: only then the wait is broken off.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from typing import Self
 from opsgate.errors import Interrupted, TakenOver
 from opsgate.leave import SIGNALS
 
+PATIENCE = 3.5
+"""Seconds after a signal in which a stage may come to its end: a hook that ignores TERM takes 3 of them."""
+
 
 class Halt:
     """Asked whether the run may go on. A context manager that owns the signal handlers meanwhile."""
 
     def __init__(self) -> None:
         self._received: list[int] = []
-        self._shielded = False
+        self._shielded = self._is_over = False
         self._previous: dict[int, object] = {}
         self.taken_over_by: Callable[[], str | None] = lambda: None
         """Says which run took the environment over, once one has."""
@@ -33,15 +37,38 @@ class Halt:
                 # Started with nohup, a run is meant to outlive its terminal.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self._previous[signum] = signal.signal(signum, self._receive)
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.rest()
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
         self._previous.clear()
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         self._received.append(signum)
+        self._count_down()
+
+    def _count_down(self) -> None:
+        is_counting = signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        if self._must_stop() and not is_counting and not self._is_over:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+    def _must_stop(self) -> bool:
+        if self._shielded:
+            return any(self._received.count(signum) > 1 for signum in set(self._received))
+        return bool(self._received)
+
+    def _break_off(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._must_stop() and not self._is_over:
+            raise Interrupted(self._received[0])
+
+    def rest(self) -> None:
+        """The run has stopped, or come to its end: nothing is broken off any more."""
+        self._is_over = True
+        if self._previous:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @property
     def signum(self) -> int | None:
@@ -50,11 +77,7 @@ class Halt:
 
     def pending(self) -> bool:
         """Whether the run has to stop now; while shielded only a second signal of one kind counts."""
-        if self.taken_over_by():
-            return True
-        if self._shielded:
-            return any(self._received.count(signum) > 1 for signum in set(self._received))
-        return bool(self._received)
+        return bool(self.taken_over_by()) or self._must_stop()
 
     def held(self) -> int | None:
         """The first signal, while a rollback goes on in spite of it."""
@@ -85,3 +108,4 @@ class Halt:
             yield
         finally:
             self._shielded = False
+            self._count_down()

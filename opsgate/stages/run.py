@@ -216,8 +216,11 @@ def _supervised(task: Task, session: Session) -> int:
     """Run the task's body; whatever ends it becomes a status and an exit code."""
     record = session.record
     try:
-        task.body(session)
-        session.halt.check()
+        try:
+            task.body(session)
+            session.halt.check()
+        finally:
+            session.halt.rest()
     except (Interrupted, TakenOver) as stop:
         session.reporter.warn(stop.message)
         if record.stages.rollback.attempted is not True or record.trigger == "rollback":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,6 +60,8 @@ def _lock(happens: str, exit_codes: tuple[int, ...], status: str, says: str, kep
     )
 
 
+BEGIN = "<!-- faults: written by `python -m tests.faults.table` -->"
+END = "<!-- end of faults -->"
 COMPLETE = "the final record and its ledger line"
 OF_BOTH = COMPLETE + " of both, each naming the other"
 
@@ -235,3 +238,15 @@ def rendered() -> str:
                 parts.append(f"| {' | '.join(map(cell, row))} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def write() -> None:
+    """Put the tables into the document."""
+    document = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
+    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    document.write_text(f"{before}{BEGIN}\n\n{rendered().strip()}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

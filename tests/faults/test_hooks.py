@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.rig import Runtime, Site, alive
-from tests.faults.rig import BACK, DEPLOY, RUN, asked, configure, struck
+from tests.faults.rig import BACK, DEPLOY, RUN, configure, struck
 from tests.faults.table import FAULTS
 
 DEAF = "trap '' TERM INT HUP; sleep 60 & echo > begun; while :; do sleep 1; done"
@@ -77,7 +78,7 @@ def test_a_flood_without_end(site: Site, runtime: Runtime) -> None:
     configure(
         site, deploy="cat /dev/zero", extra='[environments.prod.timeouts]\ndeploy = "1s"\n', incident=None
     )
-    with struck(site, "release", "--json") as run:
+    with struck(site, "release") as run:
         run.until((site.evidence / RUN / "deploy.log").exists, "no log")
         peak = 0
         while run.process.poll() is None:
@@ -125,13 +126,15 @@ def test_a_defect_after_the_gate_has_failed(site: Site, runtime: Runtime) -> Non
     assert site.run("evidence", "--verify").code == 0
 
 
-def test_a_registry_that_never_answers_is_left_at_a_signal(site: Site, runtime: Runtime) -> None:
-    host = runtime.url.removeprefix("http://").partition("/")[0]
-    configure(site, publish=f'echo "image.web={host}/web:t" > "$OPSGATE_OUTPUT"', urls=[])
-    runtime.becomes("hang")
-    with struck(site, "publish") as run:
-        asked(runtime)
-        run.send(signal.SIGTERM)
-        result = run.end()
+def test_a_registry_that_never_answers_is_left_at_a_signal(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        registry.settimeout(20)
+        reference = f"127.0.0.1:{registry.getsockname()[1]}/web:t"
+        configure(site, publish=f'echo "image.web={reference}" > "$OPSGATE_OUTPUT"')
+        with struck(site, "publish") as run:
+            caller, _ = registry.accept()
+            with caller:
+                run.send(signal.SIGTERM)
+                result = run.end()
     assert result.code == 143
     FAULTS["signal-before-deploy"].check(result, site.record())

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.rig import Runtime, Site
+from tests.e2e.rig import Result, Runtime, Site
 from tests.faults import zygote
 from tests.faults.rig import check_evidence, configure, orphans
+from tests.faults.table import FAULTS, Fault
 
 QUICK = {"soak": "0s", "successes": 1, "deadline": "200ms", "interval": "20ms"}
 PUBLISH = 'echo "revision=$(cat version)" > "$OPSGATE_OUTPUT"'
@@ -64,10 +65,11 @@ def commands(site: Site) -> Iterator[Commands]:
     assert not orphans(site)
 
 
-def sweep(commands: Commands, *args: str, step: int = 1, half: bool = False) -> int:
+def sweep(commands: Commands, task: str, fault: Fault, *, step: int = 1, half: bool = False) -> int:
     """Kill the command at its 1st, 2nd, 3rd … write until it comes through; how often it was killed."""
     site, at = commands.site, 1
-    while (ended := commands.run(*args, at=at, half=half, OPSGATE_RUN_ID=f"kill-{at}")) == KILLED:
+    while (ended := commands.run(task, at=at, half=half, OPSGATE_RUN_ID=f"kill-{at}")) == KILLED:
+        fault.check(Result(128 - ended, "", commands.said))
         line = check_evidence(site).get(f"kill-{at}")
         assert commands.run("evidence", "--verify") == 0, f"at {at}\n{commands.said}"
         if line is not None:
@@ -86,7 +88,7 @@ def sweep(commands: Commands, *args: str, step: int = 1, half: bool = False) -> 
 @pytest.mark.parametrize("half", [False, True], ids=["before", "half"])
 def test_a_gate_killed_at_every_write(site: Site, commands: Commands, half: bool) -> None:
     configure(site, urls=[site.url()], gate=QUICK, incident=None, rollback=None)
-    assert sweep(commands, "gate", half=half) > 10
+    assert sweep(commands, "gate", FAULTS["kill-at-every-write"], half=half) > 10
 
 
 def test_a_release_that_rolls_back_killed_at_its_writes(
@@ -104,7 +106,7 @@ def test_a_release_that_rolls_back_killed_at_its_writes(
     )
     (site.path / "health").write_text("down")
     # Every write in turn is for the benchmark: this takes each kind of them in each stage.
-    assert sweep(commands, "release", step=7) > 30
+    assert sweep(commands, "release", FAULTS["kill-in-release"], step=7) > 30
 
 
 def test_what_a_killed_release_did_counts(site: Site, runtime: Runtime, commands: Commands) -> None:
@@ -116,4 +118,4 @@ def test_what_a_killed_release_did_counts(site: Site, runtime: Runtime, commands
     assert runtime.revision == "v2"
     assert commands.run("rollback") == 0, commands.said
     assert runtime.read() == ("up", "v1")
-    assert "prod runs v1, not v2" in commands.said
+    FAULTS["kill-after-deploy"].check(Result(128 - KILLED, commands.said, ""))
