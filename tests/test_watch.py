@@ -185,6 +185,16 @@ class TestObserver:
         gate = Gate([always(HANGS)], policy, control=[always(Answer(takes=1))])
         assert gate.verdict == Failed("probe_failures")
 
+    def test_every_target_that_hangs_until_the_deadline_is_recorded(self) -> None:
+        gate = Gate([always(HANGS)] * 3, Policy(deadline=4, soak=0.3, attempt_timeout=30))
+        assert [[attempt.kind for attempt in each] for each in gate.required] == [["timeout"]] * 3
+
+    @pytest.mark.parametrize("control", [always(HANGS), always(DOWN), always(UP)])
+    def test_an_attempt_that_hangs_until_the_deadline_is_recorded(self, control: Play) -> None:
+        policy = Policy(deadline=4, soak=0.3, attempt_timeout=30)
+        gate = Gate([always(HANGS)], policy, control=[control], late_ms=5)
+        assert [attempt.kind for attempt in gate.required[0]] == ["timeout"]
+
     def test_a_runtime_that_comes_back_passes_though_control_urls_are_silent(self) -> None:
         gate = Gate([lambda at: UP if at > 3000 else HANGS], FAST, control=[always(HANGS)])
         assert gate.verdict == Passed()

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from opsgate.probe.kinds import Reply
 from opsgate.probe.retry import Pace
-from opsgate.verdict.judge import Passed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
+from opsgate.verdict.judge import Failed, Passed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 TURN = 0.1  # s; the longest the loop waits before it asks `check` again
@@ -164,6 +164,9 @@ class Watch:
                 verdict = self._take(*arrived)
             elif self._control_under_way():
                 verdict = self._judge(self._crew.now_ms())
+        if isinstance(verdict, Failed) and self._crew.now_ms() >= self._deadline:
+            # One target's last answer, at the deadline, must not keep those of the others out.
+            return self._at_deadline()
         return verdict
 
     def _take(self, index: int, reply: Reply) -> Verdict:
