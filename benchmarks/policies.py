@@ -92,7 +92,7 @@ def polled(every: float, deadline: float, successes: int = 1, hold: float = 0.0)
 
 
 def opsgate(policy: Policy, latency: float = LATENCY) -> Judge:
-    """opsgate's gate for one target, written out flat: some hundred times as fast as the real one.
+    """opsgate's gate for one target, written out flat: some thirty times as fast as the real one.
 
     `really` is the real one; `simulation` compares the two.
     """
