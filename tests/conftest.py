@@ -23,7 +23,11 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_signals() -> None:
-    """Under `nohup`, or behind a shell's `&`, a signal is ignored by whoever inherits it: the commands too."""
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    """Under `nohup` or behind a shell's `&` signals are ignored, and every command would inherit that."""
+    for signum, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
         if signal.getsignal(signum) is signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
+            signal.signal(signum, usual)
