@@ -62,7 +62,7 @@ def write(directory: Path, count: int, *, seed: int = 7) -> int:
     size = 0
     last: Line | None = None
     with (directory / "ledger.jsonl").open("wb") as ledger:
-        for record in _records(count, random.Random(seed)):
+        for record in _records(count, random.Random(seed)):  # noqa: S311 - the same history each time
             record.previous = last.hash if last else None
             data = encode(record, Redactor())
             # What was written is what is chained: as `Store.finish` does, but without waiting for the disk.
@@ -89,9 +89,7 @@ def _records(count: int, rng: random.Random) -> Iterator[Evidence]:
     ]
     begin = runs.EPOCH - SECONDS
     # A working week: mornings and afternoons, few at night and at weekends.
-    times = sorted(
-        begin + SECONDS * number / count + rng.gauss(0, 4 * 3600.0) for number in range(count)
-    )
+    times = sorted(begin + SECONDS * number / count + rng.gauss(0, 4 * 3600.0) for number in range(count))
     for number, at in enumerate(times):
         became = rng.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         seconds = at - runs.EPOCH
@@ -103,7 +101,10 @@ def _records(count: int, rng: random.Random) -> Iterator[Evidence]:
                 revision=f"{rng.getrandbits(48):012x}",
             )
         )
-        yield runs.ended(record, seconds + rng.uniform(40, 300))
+        took = rng.uniform(40, 300)
+        runs.ended(record, seconds + took)
+        record.duration_ms = round(took * 1000)
+        yield record
 
 
 def _gated(gate: Gate) -> Callable[[Evidence], Evidence]:
@@ -111,7 +112,16 @@ def _gated(gate: Gate) -> Callable[[Evidence], Evidence]:
 
 
 def _rolled_back(gate: Gate, *, recovered: bool) -> Callable[[Evidence], Evidence]:
-    return lambda record: runs.rolled_back(runs.deployed(record, _at(gate, record)), recovered=recovered)
+    def became(record: Evidence) -> Evidence:
+        runs.rolled_back(runs.deployed(record, _at(gate, record)), recovered=recovered)
+        rollback = record.stages.rollback
+        rollback.started_at = record.started_at
+        if rollback.recovery:
+            rollback.recovery.started_at = record.started_at
+            rollback.recovery.duration_ms = 150_000
+        return record
+
+    return became
 
 
 def _skipped(record: Evidence) -> Evidence:

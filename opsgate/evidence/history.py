@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from opsgate.errors import EvidenceError
 from opsgate.evidence.record import timestamp
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ def figures(runs: Sequence[Line], *, now: float, since: float | None = None) -> 
     )
 
 
+def false_passes(runs: Sequence[Line]) -> set[str]:
+    """The runs that passed, and that a person rolled back before the next deployment."""
+    _, failed = _deployments(runs)
+    return {line.run_id for line in runs if line.run_id in failed and line.status == "passed"}
+
+
 def _deployments(runs: Sequence[Line]) -> tuple[set[str], set[str]]:
     """The run ids of deployments, and of those that failed."""
     deployments: set[str] = set()
@@ -115,5 +122,19 @@ def _failed(line: Line) -> bool:
     return line.failed_at is not None and line.status_reason != "observer_offline"
 
 
+def instant(time: str) -> datetime:
+    """The time of a line, in UTC. An `EvidenceError` where an edited line holds none."""
+    try:
+        when = datetime.fromisoformat(time)
+        if when.tzinfo is not None:
+            return when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise EvidenceError(
+        f"the ledger holds {time!r} where a time should be",
+        "`invoke evidence --verify` says which line was edited.",
+    )
+
+
 def _epoch(time: str) -> float:
-    return datetime.fromisoformat(time).timestamp()
+    return instant(time).timestamp()

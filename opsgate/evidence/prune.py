@@ -41,14 +41,20 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     dropped: tuple[Dropped, ...]
 
 
-def prune(store: Store, *, keep: int, run_id: str, now: str) -> tuple[str, ...]:
-    """Drop all but the newest `keep` runs; returns the run ids that were dropped.
+def prune(
+    store: Store, *, keep: int, run_id: str, now: str, environment: str | None = None
+) -> tuple[str, ...]:
+    """Drop all but the newest `keep` runs (of one environment, if given); returns the dropped run ids.
 
     Kept as well: in each environment what was rolled out last, what a rollback would go back to, and
     what it would go back to once that was rolled back; runs without an end. `run_id` is the
     checkpoint's own, `now` RFC 3339.
     """
-    lines = [line for line in store.newest_runs() if line.task != "prune"]
+    lines = [
+        line
+        for line in store.newest_runs()
+        if line.task != "prune" and environment in {None, line.environment}
+    ]
     kept = {line.run_id for line in lines[:keep]} | _needed(store, {line.environment for line in lines})
     dropped = [
         Dropped(run_id=line.run_id, sha256=line.sha256)

@@ -26,6 +26,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """`undecided`: the attempts end before this policy could have said anything."""
     status_reason: str | None
     at_ms: float | None
+    earliest_ms: float | None = None
+    """Where undecided: before this no pass could have come, had every target stayed healthy; null when
+    some target was not healthy at the end."""
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +40,16 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changed(self) -> bool:
-        """The other policy would have said something else."""
-        return (self.recorded.status, self.recorded.status_reason) != (
+        """The other policy would have said something else; false where it is undecided."""
+        return self.decided and (self.recorded.status, self.recorded.status_reason) != (
             self.replayed.status,
             self.replayed.status_reason,
         )
+
+    @property
+    def decided(self) -> bool:
+        """Enough was recorded for the other policy to reach a verdict."""
+        return self.replayed.status != "undecided"
 
 
 def replay(evidence: Evidence, policy: Policy) -> Replay | None:
@@ -142,12 +150,14 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
         for attempt in target.attempts
     ]
     answers.sort(key=lambda answer: answer[0].end_ms)
+    earliest: float | None = None
     for attempt, lane, index in answers:
         lane[index] = lane[index].after(attempt, policy)
         verdict = decide(runs, policy, now_ms=attempt.end_ms, control=control)
         if not isinstance(verdict, Waiting):
             return _outcome(verdict, min(attempt.end_ms, policy.deadline * 1000))
-    return Outcome(status="undecided", status_reason=None, at_ms=None)
+        earliest = verdict.probe_at_ms
+    return Outcome(status="undecided", status_reason=None, at_ms=None, earliest_ms=earliest)
 
 
 def _limited(attempt: Attempt, policy: Policy) -> Attempt:

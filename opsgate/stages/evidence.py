@@ -1,27 +1,46 @@
-"""The evidence task: one run shown, all runs verified, listed, or decided again. Changes nothing."""
+"""The evidence task: one run shown, all runs verified, listed, decided again, or dropped when old."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import verdicts
-from opsgate.evidence.history import DAY, figures, select
+from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
+from opsgate.evidence.ledger import Line
 from opsgate.evidence.prune import prune
 from opsgate.evidence.record import Evidence, timestamp
+from opsgate.evidence.replays import compare
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import Report, verify
 from opsgate.evidence.views import FORMATS
-from opsgate.evidence.views import history as views
+from opsgate.evidence.views import history as history_view
+from opsgate.evidence.views import replays as replay_view
+from opsgate.evidence.views.words import count
 from opsgate.settings import Settings, parse_duration
 from opsgate.stages.run import new_run_id
 from opsgate.verdict.targets import Policy
+
+_MODES: Final[dict[str, tuple[str, ...]]] = {
+    "history": ("text", "json", "html"),
+    "verify": ("text", "json"),
+    "replay": ("text", "json"),
+    "prune": ("text", "json"),
+}
+"""What else than one run can be asked for, and its formats."""
+_BELONG: Final = {
+    "since": "history",
+    "status": "history",
+    "head": "verify",
+    **dict.fromkeys(Policy.__struct_fields__, "replay"),
+}
+"""Flag → the only thing it goes with."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -34,13 +53,17 @@ class Answer(msgspec.Struct, frozen=True):
 def answer(settings: Settings, given: Mapping[str, Any], *, environment: str | None) -> Answer:
     """What the flags in `given` ask for."""
     form = "json" if given["json"] else given["format"]
-    if given["verify"]:
-        return verified(settings, head=given["head"], as_json=given["json"])
-    if given["replay"]:
-        return replayed(settings, given, run=given["run"], environment=environment, as_json=given["json"])
-    if given["prune"]:
-        return pruned(settings, keep=given["keep"], now=time.time())
-    if given["history"]:
+    mode = _mode(given)
+    if mode is not None and form not in _MODES[mode]:
+        raise ConfigurationError(f"--{mode} --format {form}: unknown format", _choose(_MODES[mode]))
+    as_json = form == "json"
+    if mode == "verify":
+        return verified(settings, head=given["head"], as_json=as_json)
+    if mode == "replay":
+        return replayed(settings, given, run=given["run"], environment=environment, as_json=as_json)
+    if mode == "prune":
+        return pruned(settings, keep=given["keep"], environment=environment, now=time.time(), as_json=as_json)
+    if mode == "history":
         return history(
             settings,
             environment=environment,
@@ -52,10 +75,26 @@ def answer(settings: Settings, given: Mapping[str, Any], *, environment: str | N
     return show(settings, run=given["run"], environment=environment, form=form)
 
 
+def _mode(given: Mapping[str, Any]) -> str | None:
+    """The one thing asked for; None: a run is to be shown.
+
+    A flag that would be ignored is a mistake: who gives `--head` alone thinks that it was checked.
+    """
+    modes = [mode for mode in _MODES if given[mode]]
+    if len(modes) > 1:
+        raise ConfigurationError(f"--{' and --'.join(modes)} do not go together", "give one of them")
+    mode = modes[0] if modes else None
+    for name, belongs_to in _BELONG.items():
+        if given.get(name) is not None and mode != belongs_to:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(f"{flag} means nothing without --{belongs_to}", f"add --{belongs_to}")
+    return mode
+
+
 def show(settings: Settings, *, run: str | None, environment: str | None, form: str) -> Answer:
     """One run in one of the formats: `run`, else the newest one (of `environment`, if given)."""
     if form not in FORMATS:
-        raise ConfigurationError(f"--format {form}: unknown format", f"choose one of {', '.join(FORMATS)}")
+        raise ConfigurationError(f"--format {form}: unknown format", _choose(FORMATS))
     return Answer(FORMATS[form](_chosen(_store(settings), run, environment)))
 
 
@@ -75,20 +114,23 @@ def replayed(
 ) -> Answer:
     """Recorded gates decided again with the policy flags in `given`: of `run`, else of every run."""
     store = _store(settings)
-    records = [_chosen(store, run, None)] if run else list(_all(store, environment))
+    runs = newest_of_each(store.ledger.read())
+    if not runs and run is None:
+        raise _nothing(store.directory, environment)
+    records = [_chosen(store, run, None)] if run else _all(store, runs, environment)
     changes = {name: getattr(settings.policy, name) for name in Policy.__struct_fields__ if given.get(name)}
+    # One record at a time: a long history does not fit into memory.
     again = [found for record in records if (found := _again(record, changes))]
     if not again:
         raise ConfigurationError(
             "no run has a gate with a verdict to decide again", "evidence --history lists the runs"
         )
+    compared = compare(again, false_passes(runs))
     if as_json:
-        runs = [msgspec.to_builtins(item) | {"changed": item.changed} for item in again]
-        return Answer(_json({"policy": changes, "runs": runs}))
-    lines = [_replay_line(item) for item in again]
-    changed = sum(item.changed for item in again)
-    told = ", ".join(f"{name} {value:g}" for name, value in changes.items()) or "each run's own policy"
-    return Answer("\n".join([*lines, f"{changed} of {len(again)} verdicts change under {told}"]) + "\n")
+        told = [msgspec.to_builtins(item) | {"changed": item.changed} for item in again]
+        return Answer(_json({"policy": changes, "runs": told, "summary": msgspec.to_builtins(compared)}))
+    policy = ", ".join(f"{name} {value:g}" for name, value in changes.items()) or "each run's own policy"
+    return Answer(replay_view.render(again, compared, policy))
 
 
 def history(
@@ -103,8 +145,6 @@ def history(
     """The runs that match, and the figures over them."""
     if status not in {None, "passed", "failed", "skipped"}:
         raise ConfigurationError(f"--status {status}: unknown status", "choose passed, failed or skipped")
-    if form not in {"text", "json", "html"}:
-        raise ConfigurationError(f"--history --format {form}: unknown format", "choose text, json or html")
     begin = None if since is None else _since(since, now)
     lines = list(_store(settings).ledger.read())
     if not lines:
@@ -123,17 +163,22 @@ def history(
             status=status,
         )
         return Answer(history_html.render(found, counted, asked, head=lines[-1].hash))
-    return Answer(views.render(found, counted))
+    return Answer(history_view.render(found, counted))
 
 
-def pruned(settings: Settings, *, keep: str, now: float) -> Answer:
-    """Old records dropped; the chain stays verifiable."""
+def pruned(settings: Settings, *, keep: str, environment: str | None, now: float, as_json: bool) -> Answer:
+    """Old records dropped, of one environment if given; the chain stays verifiable."""
     if not (keep.isascii() and keep.isdigit() and int(keep) > 0):
         raise ConfigurationError(f"--keep {keep}: not a number of runs to keep", "give at least 1")
-    dropped = prune(_store(settings), keep=int(keep), run_id=new_run_id(now), now=timestamp(now))
-    return Answer(
-        f"dropped {len(dropped)} record{'' if len(dropped) == 1 else 's'}; the ledger keeps its lines\n"
+    store = _store(settings)
+    if store.ledger.head() is None:
+        raise _nothing(store.directory, environment)
+    dropped = prune(
+        store, keep=int(keep), run_id=new_run_id(now), now=timestamp(now), environment=environment
     )
+    if as_json:
+        return Answer(_json({"dropped": dropped}))
+    return Answer(f"dropped {count(len(dropped), 'record')}; the ledger keeps its lines\n")
 
 
 def _since(text: str, now: float) -> float:
@@ -178,10 +223,9 @@ def _nothing(directory: Path, environment: str | None) -> ConfigurationError:
     )
 
 
-def _all(store: Store, environment: str | None) -> Iterator[Evidence]:
+def _all(store: Store, runs: Iterable[Line], environment: str | None) -> Iterator[Evidence]:
     """The readable records of finished runs, the oldest first."""
-    lines = list(store.newest_runs())
-    for line in reversed(lines):
+    for line in runs:
         if environment in {None, line.environment} and store.exists(line.run_id):
             yield store.load(line.run_id)
 
@@ -190,11 +234,18 @@ def _again(record: Evidence, changes: Mapping[str, Any]) -> verdicts.Replay | No
     policy = record.stages.gate.policy
     if not policy:
         return None
-    return verdicts.replay(record, msgspec.structs.replace(policy, **changes))
+    changed = msgspec.structs.replace(policy, **changes)
+    if changed.soak >= changed.deadline:
+        raise ConfigurationError(
+            f"--replay: run {record.run_id} had a deadline of {changed.deadline:g} s, not longer than "
+            f"a soak of {changed.soak:g} s",
+            "give a shorter --soak or a longer --deadline",
+        )
+    return verdicts.replay(record, changed)
 
 
 def _report_lines(report: Report) -> Iterator[str]:
-    runs = f"{report.runs} run{'' if report.runs == 1 else 's'}, {report.lines} ledger lines"
+    runs = f"{count(report.runs, 'run')}, {count(report.lines, 'ledger line')}"
     if report.ok:
         yield f"verified: {runs}; every hash, the chain, and every verdict hold"
     else:
@@ -205,14 +256,8 @@ def _report_lines(report: Report) -> Iterator[str]:
         yield f"head {report.head}"
 
 
-def _replay_line(item: verdicts.Replay) -> str:
-    mark = "changed" if item.changed else "same   "
-    return f"{mark}  {item.run_id}  {_outcome(item.recorded)} -> {_outcome(item.replayed)}"
-
-
-def _outcome(outcome: verdicts.Outcome) -> str:
-    at = "" if outcome.at_ms is None else f" after {outcome.at_ms / 1000:.1f} s"
-    return f"{outcome.status}{f' ({outcome.status_reason})' if outcome.status_reason else ''}{at}"
+def _choose(names: Iterable[str]) -> str:
+    return f"choose one of {', '.join(names)}"
 
 
 def _json(document: Any) -> str:

@@ -28,11 +28,6 @@ def render(runs: Sequence[Line], figures: Figures) -> str:
 def figure_words(figures: Figures) -> list[tuple[str, str, str]]:
     """Each figure: its name, its value, and what it was counted from."""
     days = count(round(figures.days), "day")
-    deployments = (
-        "deployments",
-        f"{figures.deployments} in {days},",
-        f"{figures.deployments_per_week:.1f} a week",
-    )
     rate = recovery = "-"
     failed = recovered = ""
     if figures.change_failure_rate is not None:
@@ -42,7 +37,11 @@ def figure_words(figures: Figures) -> list[tuple[str, str, str]]:
         recovery = span(figures.recovery_seconds)
         recovered = f"(median of {figures.recoveries})"
     return [
-        deployments,
+        (
+            "deployments",
+            f"{figures.deployments_per_week:.1f} a week",
+            f"({figures.deployments} in {days})",
+        ),
         ("change failure rate", rate, failed),
         ("time to recovery", recovery, recovered),
         ("false alarms withheld", str(figures.false_alarms_withheld), ""),

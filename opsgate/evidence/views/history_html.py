@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from opsgate.evidence.history import instant
 from opsgate.evidence.views.headline import NOT_VALIDATED
 from opsgate.evidence.views.history import figure_words, rollback_words, when
 from opsgate.evidence.views.page import page
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from opsgate.evidence.history import Figures
     from opsgate.evidence.ledger import Line
+    from opsgate.evidence.record import Status
 
 ROWS: Final = 500
 """Runs that have a row, the newest ones; the picture and the figures are of all."""
+_STATUSES: Final[dict[Status, str]] = {"passed": "passed", "failed": "failed", "skipped": "not validated"}
 _NAMED: Final = 3
 """Environments that the headline names; of more it says how many."""
 _QUESTIONS: Final = {
@@ -65,17 +68,18 @@ def render(runs: Sequence[Line], figures: Figures, asked: Asked, *, head: str) -
 def _headline(runs: Sequence[Line], asked: Asked) -> str:
     if not runs:
         return f"{_environments(runs, asked)}: no run matches"
-    words = {"passed": "passed", "failed": "failed", "skipped": "not validated"}
-    statuses = [line.status for line in runs]
-    told = ", ".join(f"{number} {words[one]}" for one in words if (number := statuses.count(one)))
+    numbers = Counter(line.status for line in runs)
+    told = ", ".join(f"{numbers[status]} {words}" for status, words in _STATUSES.items() if numbers[status])
     return f"{_environments(runs, asked)}: {count(len(runs), 'run')}, {told}"
 
 
 def _environments(runs: Sequence[Line], asked: Asked) -> str:
-    names = list(dict.fromkeys(line.environment for line in runs))
+    names = sorted({line.environment for line in runs})
     if asked.environment is not None or not names:
         names = [asked.environment or "all environments"]
-    return ", ".join(plain(name, 40) for name in names) if len(names) <= _NAMED else f"{len(names)} environments"
+    if len(names) > _NAMED:
+        return f"{len(names)} environments"
+    return ", ".join(plain(name, 40) for name in names)
 
 
 def _filters(asked: Asked) -> str:
@@ -91,7 +95,7 @@ def _filters(asked: Asked) -> str:
 
 
 def _row(line: Line) -> dict[str, Any]:
-    took = datetime.fromisoformat(line.finished_at) - datetime.fromisoformat(line.started_at)
+    took = instant(line.finished_at) - instant(line.started_at)
     return {
         "when": when(line.finished_at),
         "time": line.finished_at,

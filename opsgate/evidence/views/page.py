@@ -23,5 +23,5 @@ def page(template: str, *styles: str, **context: Any) -> str:
     style = "\n".join(environment.get_template(name).render() for name in styles)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # The style sheets are ours: nothing in them comes from a record.
-    safe = Markup(style)  # noqa: S704
-    return environment.get_template(template).render(style=safe, style_hash=f"sha256-{digest}", **context) + "\n"
+    context |= {"style": Markup(style), "style_hash": f"sha256-{digest}"}  # noqa: S704
+    return environment.get_template(template).render(context) + "\n"

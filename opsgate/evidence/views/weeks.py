@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from opsgate.evidence.history import instant
 from opsgate.evidence.views.words import count
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ HEIGHT: Final = 120
 """Pixels that the highest and the deepest column share."""
 TOP: Final = 16
 _LABELS: Final = 4
-_ROOM: Final = 0.62
-"""Beyond this share of the width a date has no room on the right of its line."""
+_ROOM: Final = 0.78
+"""Beyond this share of the width a date has no room left on a phone."""
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -56,18 +57,17 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Label(msgspec.Struct, frozen=True):
-    """A date under the axis at `x` percent; `anchor` is the side of the line that has room."""
+    """A date under the axis that begins at `x` percent."""
 
     text: str
     x: str
-    anchor: str
 
 
 class Picture(msgspec.Struct, frozen=True):
     """Everything the picture shows."""
 
-    unit: str
-    """What a column is: `day`, `week`, `4 weeks`."""
+    span: str
+    """What a column is: `a day`, `a week`, `4 weeks`."""
     axis: float
     """Pixel row from which what failed hangs, and on which the rest stands."""
     bottom: float
@@ -86,8 +86,8 @@ def ending(line: Line) -> Ending:
 
 
 def picture(runs: Iterable[Line]) -> Picture | None:
-    """The picture of `runs`; None when there are none. Raises `ValueError` for a time that is none."""
-    days = [(date.fromisoformat(line.finished_at[:10]).toordinal(), ending(line)) for line in runs]
+    """The picture of `runs`; None when there are none."""
+    days = [(instant(line.finished_at).toordinal(), ending(line)) for line in runs]
     if not days:
         return None
     first, last = min(day for day, _ in days), max(day for day, _ in days)
@@ -100,12 +100,13 @@ def picture(runs: Iterable[Line]) -> Picture | None:
     below = max(_failed(one) for one in counts.values())
     scale = HEIGHT / (above + below)
     axis = TOP + above * scale
-    columns = [
-        _column(number, date.fromordinal(period * size + 1), counts.get(period, Counter()), scale, axis, periods)
-        for number, period in enumerate(periods)
-    ]
-    unit = {1: "day", 7: "week"}.get(size, f"{size // 7} weeks")
-    return Picture(unit, axis, TOP + HEIGHT, columns, _labels(columns), above, below)
+    columns = []
+    for number, period in enumerate(periods):
+        found = counts.get(period, Counter())
+        begin, width = date.fromordinal(period * size + 1), 1 / len(periods)
+        columns.append(_column(begin, found, _bars(found, scale, axis), number * width, width))
+    span = {1: "a day", 7: "a week"}.get(size, f"{size // 7} weeks")
+    return Picture(span, axis, TOP + HEIGHT, columns, _labels(columns), above, below)
 
 
 def _size(days: int) -> int:
@@ -126,9 +127,7 @@ def _failed(counts: Counter[Ending]) -> int:
     return sum(counts[how] for how in _BELOW)
 
 
-def _column(
-    number: int, begin: date, counts: Counter[Ending], scale: float, axis: float, periods: Sequence[int]
-) -> Column:
+def _bars(counts: Counter[Ending], scale: float, axis: float) -> list[Bar]:
     bars = []
     up = down = axis
     for how in ENDINGS:
@@ -139,13 +138,17 @@ def _column(
         elif height:
             up -= height
             bars.append(Bar(how, round(up, 2), round(height, 2)))
-    told = ", ".join(f"{counts[how]} {words}" for how, words in ENDINGS.items() if counts[how])
+    return bars
+
+
+def _column(begin: date, counts: Counter[Ending], bars: list[Bar], at: float, width: float) -> Column:
+    told = [f"{counts[how]} {words}" for how, words in ENDINGS.items() if counts[how]]
     return Column(
         begin=begin.isoformat(),
         counts={how: counts[how] for how in ENDINGS},
-        text=f"{begin.isoformat()}: {count(counts.total(), 'run')}{f', {told}' if told else ''}",
-        x=f"{(number + 0.08) / len(periods) * 100:.3f}%",
-        width=f"{0.84 / len(periods) * 100:.3f}%",
+        text=f"{begin.isoformat()}: {', '.join([count(counts.total(), 'run'), *told])}",
+        x=f"{(at + 0.08 * width) * 100:.3f}%",
+        width=f"{0.84 * width * 100:.3f}%",
         bars=bars,
     )
 
@@ -153,7 +156,7 @@ def _column(
 def _labels(columns: Sequence[Column]) -> list[Label]:
     step = max(1, -(-len(columns) // _LABELS))
     return [
-        Label(column.begin, column.x, "start" if number / len(columns) < _ROOM or len(columns) == 1 else "end")
+        Label(column.begin, column.x)
         for number, column in enumerate(columns)
-        if number % step == 0
+        if number % step == 0 and number / len(columns) < _ROOM
     ]

@@ -79,7 +79,7 @@ def clock(when: datetime) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration for people: `350 ms`, `4.2 s`, `15 s`, `1 min 4 s`, `2 h 5 min`."""
+    """A duration for people: `350 ms`, `4.2 s`, `15 s`, `1 min 4 s`, `2 h 5 min`, `3 days 4 h`."""
     if seconds < 1:
         return f"{round(seconds * 1000)} ms" if seconds else "0 s"
     if seconds < 10 and round(seconds, 1) % 1:  # noqa: PLR2004 - one more digit than whole seconds
@@ -91,7 +91,10 @@ def span(seconds: float) -> str:
     if minutes < 60:  # noqa: PLR2004 - minutes in an hour
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    if hours < 48:  # noqa: PLR2004 - one day is better told in hours
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h" if hours else f"{days} days"
 
 
 def count(number: int, noun: str) -> str:
