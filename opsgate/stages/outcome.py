@@ -46,9 +46,8 @@ def next_steps(
         return []
     rollback, steps = record.stages.rollback, []
     if record.deployed and not rollback.attempted and cut_short_by:
-        steps.append(
-            f"{_release(record)} was being deployed and is not proven. Look at it: {_opsgate('gate', record)}"
-        )
+        was = "was deployed" if record.stages.deploy.completed else "was being deployed"
+        steps.append(f"{_release(record)} {was} and is not proven. Look at it: {_opsgate('gate', record)}")
     if cut_short_by and (undone := _not_done(record, settings, planned)):
         steps.append(f"Not done because of {cut_short_by}: {undone}.")
     if record.status_reason == "observer_offline":
