@@ -193,6 +193,8 @@ class Rollback(Stage, kw_only=True):
     recovery: Gate | UnsetType = UNSET
     last_good: Rollout | UnsetType | None = UNSET
     took_over: TakenOver | UnsetType = UNSET
+    earlier: list[Rollback] | UnsetType = UNSET
+    """Rollbacks of the same run before this one, the oldest first."""
 
 
 class Stages(msgspec.Struct, kw_only=True):

@@ -100,9 +100,20 @@ def _passed(store: Store, environment: str) -> Iterator[Rollout]:
     for line in store.newest_runs():
         if line.environment != environment or line.status_reason in _GATE_DID_NOT_PASS:
             continue
+        # A record that is not the one its line vouches for is nowhere to go back to.
         evidence = _trusted(store, line)
-        if evidence is not None and evidence.stages.gate.status == "passed" and _is_rollout(evidence):
+        if evidence is not None and _gate_passed(evidence) and _is_rollout(evidence):
             yield _rollout(store, evidence)
+
+
+def _gate_passed(evidence: Evidence) -> bool:
+    """The gate passed on what this run brought out, not on what its rollback brought back."""
+    stages = evidence.stages
+    return (
+        stages.gate.status == "passed"
+        and stages.deploy.status != "failed"
+        and stages.rollback.attempted is not True
+    )
 
 
 def _trusted(store: Store, line: Line) -> Evidence | None:

@@ -108,9 +108,15 @@ def read_outputs(path: Path) -> Outputs:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_OUTPUT_LIMIT).decode("utf-8", "replace")
+            data = file.read(_OUTPUT_LIMIT + 1)
     except OSError:
         return Outputs()
+    if len(data) > _OUTPUT_LIMIT:
+        raise HookOutputError(
+            f"the hook left more than {_OUTPUT_LIMIT // 1024} KiB in OPSGATE_OUTPUT",
+            "leave only lines of revision= and image.NAME= there",
+        )
+    text = data.decode("utf-8", "replace")
     revision, images, unknown = None, {}, []
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")

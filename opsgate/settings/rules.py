@@ -113,6 +113,9 @@ def _whole(value: object, least: int) -> int:
     return text
 
 
+_EVIDENCE_FILES: Final = frozenset({"latest.json", "latest.env", "ledger.jsonl"})
+
+
 def name(value: object) -> str:
     """An environment's name."""
     if not isinstance(value, str) or not ALPHABET.fullmatch(value):
@@ -124,6 +127,8 @@ def run_id(value: object) -> str:
     """A run's name."""
     if not isinstance(value, str) or not ALPHABET.fullmatch(value):
         raise Mistake(f"{shown(value)} cannot be a run id", ALPHABET_HINT)
+    if value in _EVIDENCE_FILES:
+        raise Mistake(f"{shown(value)} cannot be a run id", "The evidence directory has a file of this name.")
     return value
 
 

@@ -26,9 +26,8 @@ def automatic(session: Session) -> None:
     """After a failed gate or deploy: roll back, unless that is not configured or withheld."""
     if not session.settings.hooks.rolls_back:
         return
-    record = session.record
-    leaving = Rollout(run_id=record.run_id, revision=record.revision, images=tuple(record.images))
-    last_good = _last_good(session)
+    leaving = _leaving(session)
+    last_good = _last_good(session, leaving)
     stage = _begin(session, trigger="auto", reason=None, last_good=last_good)
     stage.withheld = _withheld(session, last_good)
     if stage.withheld:
@@ -88,7 +87,7 @@ def route(settings: Settings, to: str | None = None) -> Route:
     """
     store = Store(settings.evidence_dir, settings.redactor)
     leaving = last_good = None
-    with suppress(EvidenceError):
+    try:
         leaving = store.last_rolled_out(settings.environment)
         if to is not None:
             last_good = store.passed_rollout(settings.environment, to)
@@ -98,6 +97,10 @@ def route(settings: Settings, to: str | None = None) -> Route:
                 revision=leaving.revision if leaving else None,
                 images=leaving.images if leaving else (),
             )
+    except EvidenceError as error:
+        if to is not None:
+            hint = "without --to the rollback needs no evidence"
+            raise ConfigurationError(f"--to {to} cannot be looked up: {error.message}", hint) from None
     if to is not None and last_good is None:
         raise ConfigurationError(
             f"--to {to}: no run of {settings.environment} with this revision has passed",
@@ -106,17 +109,27 @@ def route(settings: Settings, to: str | None = None) -> Route:
     return Route(leaving, last_good)
 
 
-def _last_good(session: Session) -> Rollout | None:
+def _leaving(session: Session) -> Rollout:
+    """What is being rolled back: this run's release, or what was rolled out last where it knows of none."""
+    record = session.record
+    if not (record.revision or record.images or record.deployed):
+        with suppress(EvidenceError):
+            if last := session.store.last_rolled_out(record.environment):
+                return last
+    return Rollout(run_id=record.run_id, revision=record.revision, images=tuple(record.images))
+
+
+def _last_good(session: Session, leaving: Rollout) -> Rollout | None:
     """The last good release: by the evidence or, where that was lost meanwhile, as the run began."""
-    record, known = session.record, session.good_before
+    environment, known = session.record.environment, session.good_before
     try:
-        found = session.store.last_good(record.environment, revision=record.revision, images=record.images)
+        found = session.store.last_good(environment, revision=leaving.revision, images=leaving.images)
     except EvidenceError as error:
         session.reporter.warn(f"the last good release cannot be looked up: {error.message}")
         found = None
-    if found or known is None or not known.revision or not record.revision:
+    if found or known is None or not known.revision or not leaving.revision:
         return found
-    return None if revisions_match(known.revision, record.revision) else known
+    return None if revisions_match(known.revision, leaving.revision) else known
 
 
 def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:
@@ -129,7 +142,9 @@ def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:
         return "no_last_good"
     try:
         recent = session.store.automatic_rollbacks(record.environment, since=time.time() - DAY)
-    except EvidenceError:
+    except EvidenceError as error:
+        # A cap that cannot be counted must not keep a runtime down.
+        session.reporter.warn(f"earlier rollbacks cannot be counted: {error.message}")
         recent = 0
     return "circuit_open" if recent >= settings.max_rollbacks_per_day else None
 
@@ -137,6 +152,7 @@ def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:
 def _begin(
     session: Session, *, trigger: Literal["auto", "manual"], reason: str | None, last_good: Rollout | None
 ) -> Rollback:
+    before = session.record.stages.rollback
     stage = session.record.stages.rollback = Rollback(
         attempted=False,
         withheld=None,
@@ -149,6 +165,8 @@ def _begin(
         last_good=last_good,
         took_over=session.took_over or msgspec.UNSET,
     )
+    if before.commands:
+        stage.earlier = [*(before.earlier or []), msgspec.structs.replace(before, earlier=msgspec.UNSET)]
     return stage
 
 
