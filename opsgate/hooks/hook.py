@@ -107,6 +107,9 @@ def read_outputs(path: Path) -> Outputs:
     Raises `HookOutputError` for a revision or an image that cannot be what it claims to be.
     """
     try:
+        # A pipe in its place would be waited for.
+        if not path.is_file():
+            return Outputs()
         with path.open("rb") as file:
             data = file.read(_OUTPUT_LIMIT + 1)
     except OSError:

@@ -132,6 +132,13 @@ def test_what_a_hook_leaves_must_be_usable(site: Site, left: str) -> None:
     record = site.run("publish", "--json", code=1).document
     assert record["status_reason"] == "publish_failed"
     assert "OPSGATE_OUTPUT" in record["stages"]["publish"]["detail"]
+    assert "\n" not in record["stages"]["publish"]["detail"]
+
+
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+def test_an_output_file_that_is_none_is_not_waited_for(site: Site, make: str) -> None:
+    site.configure(deploy=f'rm "$OPSGATE_OUTPUT"; {make} "$OPSGATE_OUTPUT"')
+    assert site.run("deploy", "--json").document["stages"]["deploy"]["status"] == "passed"
 
 
 def test_a_revision_that_the_deploy_left_counts(site: Site, runtime: Runtime) -> None:
