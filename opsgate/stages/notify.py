@@ -82,7 +82,7 @@ def finish(session: Session, jobs: list[Job], interrupted: Callable[[], bool]) -
     for job in jobs:
         problem = job.finish(interrupted)
         if problem:
-            session.reporter.warn(session.redactor.scrub(problem))
+            session.reporter.warn(problem)
 
 
 def _webhook(session: Session) -> Callable[[delivery.Post], None]:

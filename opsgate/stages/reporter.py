@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from opsgate.evidence.record import Evidence
+from opsgate.redact import Redactor
 from opsgate.verdict.judge import Run, Verdict
 from opsgate.verdict.targets import Attempt, Policy, Target
 
@@ -42,3 +45,41 @@ class Reporter(Protocol):
 
     def finished(self, record: Evidence, head: str | None) -> None:
         """The run is over; `head` is the ledger's newest hash."""
+
+
+class Masked:
+    """A reporter that hides every secret from the one behind it, whoever tells it what.
+
+    Lines of hooks and details of attempts are masked where they arise, a finished record as it is encoded.
+    """
+
+    def __init__(self, inner: Reporter, redactor: Redactor) -> None:
+        self._inner, self._scrub = inner, redactor.scrub
+        self.hook_line, self.attempt, self.probed = inner.hook_line, inner.attempt, inner.probed
+        self.finished = inner.finished
+
+    def started(self, record: Evidence, *, verdict_by: float | None) -> None:
+        """See `Reporter.started`."""
+        revision = record.revision and self._scrub(record.revision)
+        self._inner.started(msgspec.structs.replace(record, revision=revision), verdict_by=verdict_by)
+
+    def note(self, text: str) -> None:
+        """See `Reporter.note`."""
+        self._inner.note(self._scrub(text))
+
+    def warn(self, text: str) -> None:
+        """See `Reporter.warn`."""
+        self._inner.warn(self._scrub(text))
+
+    def stage(self, name: str, text: str = "") -> None:
+        """See `Reporter.stage`."""
+        self._inner.stage(name, self._scrub(text))
+
+    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+        """See `Reporter.stage_done`."""
+        self._inner.stage_done(name, status, seconds, self._scrub(text))
+
+    def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
+        """See `Reporter.probing`."""
+        shown = [msgspec.structs.replace(target, name=self._scrub(target.name)) for target in targets]
+        self._inner.probing(shown, policy, label)

@@ -32,6 +32,7 @@ from opsgate.evidence.store import Store
 from opsgate.stages import incident, outcome, probing, rollback
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
+from opsgate.stages.reporter import Masked
 from opsgate.stages.session import Session
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def execute(
     `ConfigurationError`.
     """
     store = Store(settings.evidence_dir, settings.redactor)
+    reporter = Masked(reporter, settings.redactor)
     # A signal before the run begins ends the process at once, also while it waits for a holder to go.
     with _locked(task, settings, store, reporter) as (lock, run_id, taken), Halt() as halt:
         halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
@@ -279,7 +281,7 @@ def _defect(task: Task, session: Session, error: Exception) -> int:
     if is_needed and not stages.rollback.attempted and not stages.rollback.withheld:
         with suppress(Exception):
             rollback.automatic(session)
-    session.reporter.warn(f"a defect in opsgate: {session.redactor.scrub(repr(error))} (details: {path})")
+    session.reporter.warn(f"a defect in opsgate: {error!r} (details: {path})")
     record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
     return DEFECT
 
