@@ -348,8 +348,18 @@ def test_an_edited_latest_json_is_left_for_verify_to_report(store: Store) -> Non
         assert [item.file for item in verify(store).mismatches] == ["latest.json"]
 
 
+def test_a_latest_json_that_a_power_cut_left_empty_is_made_again(store: Store) -> None:
+    runs.add_passed(store, "r1")
+    for name in ("latest.json", "latest.env"):
+        (store.directory / name).write_bytes(b"")
+    store.complete()
+    assert (store.directory / "latest.json").read_bytes() == store.read_bytes("r1")
+    assert b"ROLLOUT_GATE_STATUS=passed" in (store.directory / "latest.env").read_bytes()
+    assert not verify(store).mismatches
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"\xf4\xff", b"[]", b'{"run_id": 1}', b'{"run_id": "../x"}', b"null"]
+    "content", [b" ", b"\xf4\xff", b"[]", b'{"run_id": 1}', b'{"run_id": "../x"}', b"null"]
 )
 def test_a_latest_json_that_cannot_be_read_stops_nothing(store: Store, content: bytes) -> None:
     runs.add_passed(store, "r1")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsgate.errors import EnvironmentHeld
-from opsgate.evidence.files import explained, replace_durably
+from opsgate.evidence.files import explained, replace, replace_durably
 from opsgate.evidence.record import TakenOver
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class EnvironmentLock:
             # A run that is continued by the same process id must not find an old request.
             for name in (self._request(holder), self._request(holder).with_suffix(".seen")):
                 name.unlink(missing_ok=True)
-            replace_durably(self._path("holder.json"), msgspec.json.encode(holder))
+            replace(self._path("holder.json"), msgspec.json.encode(holder))
         except BaseException:
             self._unlock()
             raise

@@ -7,8 +7,10 @@ not run holds nothing but `status: skipped`, so every other field of a stage may
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -265,8 +267,27 @@ def timestamp(epoch: float) -> Time:
 
 def encode(record: Evidence, redactor: Redactor) -> bytes:
     """The record's file, byte for byte: UTF-8 JSON, indented by two, every secret masked."""
-    document = _scrubbed(msgspec.to_builtins(record), redactor)
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return written(masked(record, redactor))
+
+
+def masked(record: Evidence, redactor: Redactor) -> Evidence:
+    """The record with every secret masked. Whatever holds none is shared with it, not copied."""
+    known: dict[str, str] = {}
+
+    def mask(text: str) -> str:
+        shown = known.get(text)
+        if shown is None:
+            shown = redactor.scrub_value(text.encode("utf-8", "replace").decode())
+            # The same object where nothing changed, so that no copy is made of what holds it.
+            shown = known[text] = text if shown == text else shown
+        return shown
+
+    return cast("Evidence", _masked(record, mask))
+
+
+def written(record: Evidence) -> bytes:
+    """The file of a record that is masked already."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def decode(data: bytes) -> Evidence:
@@ -282,11 +303,22 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 
-def _scrubbed(value: Any, redactor: Redactor) -> Any:
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return redactor.scrub_value(value.encode("utf-8", "replace").decode())
-    if isinstance(value, dict):
-        return {k: v if k in _STRUCTURAL else _scrubbed(v, redactor) for k, v in value.items()}
+        return mask(value)
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in _texts(type(value))}
+        shown = {name: _masked(item, mask) for name, item in fields.items()}
+        changed = {name: item for name, item in shown.items() if item is not fields[name]}
+        return msgspec.structs.replace(value, **changed) if changed else value
     if isinstance(value, list | tuple):
-        return [_scrubbed(item, redactor) for item in value]
+        items = [_masked(item, mask) for item in value]
+        return value if all(map(operator.is_, items, value)) else type(value)(items)
     return value
+
+
+def _texts(kind: type[msgspec.Struct]) -> Iterable[str]:
+    """The fields that may hold a secret. Of attempts there may be tens of thousands."""
+    if kind is Attempt:
+        return ("detail", "revision")
+    return (name for name in kind.__struct_fields__ if name not in _STRUCTURAL)

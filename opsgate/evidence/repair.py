@@ -63,7 +63,7 @@ def _stale(store: Store) -> dict[str, bytes]:
     """
     if (data := _newest_record(store)) is None:
         return {}
-    wanted = latest_files(data)
+    wanted = latest_files(data, decode(data))
     shown = {name: _content(store.directory / name) for name in wanted}
     if shown["latest.json"] is not None and not is_unfinished(shown["latest.json"]):
         del wanted["latest.json"]
@@ -83,7 +83,8 @@ def _newest_record(store: Store) -> bytes | None:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        # Empty is what a power cut may leave of it.
+        return path.read_bytes() or None
     except OSError:
         return None
 

@@ -22,7 +22,14 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import lines, record
-from opsgate.evidence.files import explained, replace_durably, sync_directory, write_durably
+from opsgate.evidence.files import (
+    explained,
+    replace,
+    replace_durably,
+    sync_directory,
+    write_durably,
+    write_together,
+)
 from opsgate.evidence.ledger import GENESIS, Ledger, Line
 from opsgate.evidence.views import env
 
@@ -110,12 +117,14 @@ class Store:
     def save(self, evidence: Evidence) -> None:
         """Replace the run's record, `latest.json` and `latest.env` with what is known now."""
         path = self.run_directory(evidence.run_id) / RECORD
-        data = record.encode(evidence, self._redactor)
+        shown = record.masked(evidence, self._redactor)
+        data = record.written(shown)
         with explained("writing the record", path):
             replace_durably(path, data)
             with self.ledger.locked():
-                for name, content in latest_files(data).items():
-                    replace_durably(self.directory / name, content)
+                # `complete` makes them again where they were lost.
+                for name, content in latest_files(data, shown).items():
+                    replace(self.directory / name, content)
 
     def write(self, path: Path, text: str) -> None:
         """Write another file of a run, whole or not at all."""
@@ -133,15 +142,17 @@ class Store:
         Where it fails the run stays unfinished, and its old record stands.
         """
         directory = self.run_directory(evidence.run_id)
-        data = record.encode(evidence, self._redactor)
+        shown = record.masked(evidence, self._redactor)
+        data = record.written(shown)
         # The line holds what the file holds, secrets masked.
-        draft = lines.draft(record.decode(data), task, hashlib.sha256(data).hexdigest())
+        draft = lines.draft(shown, task, hashlib.sha256(data).hexdigest())
         waiting = directory / FINAL
-        latest = {self.directory / f".{name}.tmp": content for name, content in latest_files(data).items()}
+        latest = {
+            self.directory / f".{name}.tmp": content for name, content in latest_files(data, shown).items()
+        }
         with explained("finishing the record", directory / RECORD), self.ledger.locked() as tail:
             try:
-                for path, content in {waiting: data, **latest}.items():
-                    write_durably(path, content)
+                write_together({waiting: data, **latest})
                 sync_directory(directory)
                 line = tail.append(draft)
             except OSError:
@@ -281,6 +292,6 @@ def _remove(*paths: Path) -> None:
             path.unlink()
 
 
-def latest_files(data: bytes) -> dict[str, bytes]:
-    """`latest.json` and `latest.env` of a record's bytes."""
-    return {"latest.json": data, "latest.env": env.render(record.decode(data)).encode()}
+def latest_files(data: bytes, evidence: Evidence) -> dict[str, bytes]:
+    """`latest.json` and `latest.env` of a record and its bytes."""
+    return {"latest.json": data, "latest.env": env.render(evidence).encode()}

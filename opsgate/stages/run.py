@@ -26,7 +26,7 @@ from opsgate.errors import (
 )
 from opsgate.evidence.files import replace_durably
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, Trigger, decode, encode, timestamp
+from opsgate.evidence.record import Ci, Evidence, Trigger, masked, timestamp, written
 from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
 from opsgate.stages import incident, outcome, probing, rollback
@@ -66,12 +66,16 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a task came to."""
 
     record: Evidence
+    """Masked."""
     exit_code: int
-    document: str
-    """The record as it stands in its file, or would."""
     path: Path
     evidence_lost: bool
     """The record, or a part of it, could not be written."""
+
+    @property
+    def document(self) -> str:
+        """The record as it stands in its file, or would."""
+        return written(self.record).decode()
 
 
 def execute(
@@ -101,14 +105,12 @@ def execute(
         )
         _begin(task, session, continuing=earlier is not None)
         code = _finished(session, _supervised(task, session))
-        document = encode(session.record, settings.redactor)
         # From here on people are shown what was kept: commands and steps with their secrets masked.
-        session.record = decode(document)
+        session.record = masked(session.record, settings.redactor)
         _told(session)
     return Outcome(
         record=session.record,
         exit_code=code,
-        document=document.decode(),
         path=session.directory / "evidence.json",
         evidence_lost=session.evidence_error is not None,
     )
