@@ -22,7 +22,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
     changed: int
     undecided: int
-    """Runs whose attempts end before the other policy could have said anything."""
+    """Runs of which the other policy could not have said anything."""
     false_passes_before: int
     false_passes_after: int
     """Of these the undecided runs are left out."""

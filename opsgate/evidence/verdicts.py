@@ -23,7 +23,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a gate said, and when, in ms since it began."""
 
     status: Literal["passed", "failed", "skipped", "undecided"]
-    """`undecided`: the attempts end before this policy could have said anything."""
+    """`undecided`: the attempts end before this policy could have said anything, or its soak does not fit
+    into its deadline."""
     status_reason: str | None
     at_ms: float | None
     earliest_ms: float | None = None
@@ -137,6 +138,9 @@ def _status_follows(evidence: Evidence) -> bool:
 
 def _walk(gate: Gate, policy: Policy) -> Outcome:
     """The attempts in the order in which they were answered, up to the first verdict."""
+    if policy.soak >= policy.deadline:
+        # No gate may run under such a policy: that it could not have passed says nothing of the runtime.
+        return Outcome(status="undecided", status_reason=None, at_ms=None)
     required = _required(gate.targets)
     runs = [Run() for _ in required]
     control = [Run() for _ in gate.control or []]

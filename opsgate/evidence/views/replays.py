@@ -44,5 +44,6 @@ def _summary(found: Comparison, policy: str) -> list[str]:
         )
     if found.undecided:
         more = "" if found.seconds_more is None else f"; a pass would take {span(found.seconds_more)} longer"
-        lines.append(f"  undecided: {found.undecided}, not enough was recorded{more}")
+        why = "not enough was recorded, or the deadline is too short for the soak"
+        lines.append(f"  undecided: {found.undecided} ({why}){more}")
     return lines

@@ -1,0 +1,282 @@
+"""The evidence task as a user meets it: what is shown, to whom, and which questions are refused."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from opsgate import tasks
+from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import history
+from opsgate.evidence.store import Store
+from opsgate.evidence.views import FORMATS
+from opsgate.settings import EVIDENCE_NEEDS, Flags, load
+from opsgate.stages import evidence as stage
+from tests import records, runs
+from tests.test_history import failed, ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("run", "since", "status", "head", "env", *runs.POLICY.__struct_fields__)),
+    **dict.fromkeys(("history", "verify", "replay", "prune", "json"), False),
+    "format": "text",
+    "keep": "100",
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A passed run, a failed and recovered one, one that passed too early, and one of elsewhere."""
+    store = runs.store_in(tmp_path)
+    runs.add_passed(store, "r1", "v1")
+    runs.add_failed(store, "r2", "v2")
+    runs.add(store, runs.deployed(runs.record("r3", revision="v3"), runs.probed("++++" + "-" * 40)))
+    runs.add_passed(store, "r4", "v4", environment="staging")
+    return store
+
+
+def ask(store: Store | Path, **given: Any) -> stage.Answer:
+    given = DEFAULTS | given
+    flags = {name: given[name] for name in ("env", *runs.POLICY.__struct_fields__)}
+    directory = store.directory if isinstance(store, Store) else store
+    settings = load(Flags(evidence_dir=str(directory), **flags), {}, directory.parent, needs=EVIDENCE_NEEDS)
+    return stage.answer(settings, given, environment=given["env"])
+
+
+def told(store: Store | Path, **given: Any) -> Any:
+    return json.loads(ask(store, json=True, **given).text)
+
+
+def test_defaults_are_those_of_the_task() -> None:
+    parameters = inspect.signature(tasks.evidence.body).parameters
+    assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+
+
+# --- one thing at a time ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"head": "ab" * 32}, "--head means nothing without --verify"),
+        ({"since": "7d"}, "--since means nothing without --history"),
+        ({"status": "failed", "verify": True}, "--status means nothing without --history"),
+        ({"attempt_timeout": "1s"}, "--attempt-timeout means nothing without --replay"),
+        ({"soak": "1s", "history": True}, "--soak means nothing without --replay"),
+        ({"history": True, "verify": True}, "--history and --verify do not go together"),
+        ({"format": "pdf"}, "--format pdf: unknown format"),
+        ({"verify": True, "format": "html"}, "--verify --format html: unknown format"),
+        ({"replay": True, "format": "md"}, "--replay --format md: unknown format"),
+        ({"history": True, "format": "junit"}, "--history --format junit: unknown format"),
+        ({"history": True, "status": "red"}, "--status red: unknown status"),
+        ({"history": True, "since": "yesterday"}, "--since yesterday: neither a date nor an age"),
+        ({"history": True, "since": "9" * 20 + "d"}, "before any date"),
+        ({"prune": True, "keep": "0"}, "--keep 0: not a number of runs to keep"),
+        ({"prune": True, "keep": "all"}, "--keep all: not a number of runs to keep"),
+        ({"run": "r9"}, "there is no record of run r9"),
+    ],
+)
+def test_what_would_be_ignored_or_is_unknown_is_refused(
+    store: Store, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ask(store, **given)
+    assert words in str(refused.value)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("mode", [None, "history", "verify", "replay", "prune"])
+def test_without_evidence_every_question_says_so(tmp_path: Path, mode: str | None) -> None:
+    given = {mode: True} if mode else {}
+    with pytest.raises(ConfigurationError, match=r"there is no record in .*nowhere"):
+        ask(tmp_path / "nowhere", **given)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mode", ["history", "verify", "replay", "prune"])
+def test_format_json_is_what_the_flag_json_is(store: Store, mode: str) -> None:
+    policy = {"soak": "500ms"} if mode == "replay" else {}
+    by_format = json.loads(ask(store, format="json", **{mode: True}, **policy).text)
+    by_flag = told(store, **{mode: True}, **policy)
+    if mode == "history":
+        del by_format["figures"]["days"], by_flag["figures"]["days"]
+        del by_format["figures"]["deployments_per_week"], by_flag["figures"]["deployments_per_week"]
+    assert by_format == by_flag
+
+
+# --- history ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["r1", "r2", "r3", "r4"]),
+        ({"env": "staging"}, ["r4"]),
+        ({"status": "failed"}, ["r2", "r3"]),
+        ({"status": "passed", "env": "production"}, ["r1"]),
+        ({"since": runs.at(0)}, ["r1", "r2", "r3", "r4"]),
+        ({"since": "2100-01-01"}, []),
+        ({"since": "1h"}, []),
+        ({"since": "99999d"}, ["r1", "r2", "r3", "r4"]),
+    ],
+)
+def test_history_is_filtered(store: Store, given: dict[str, Any], expected: list[str]) -> None:
+    assert [run["run_id"] for run in told(store, history=True, **given)["runs"]] == expected
+
+
+def test_history_as_a_page_names_the_head_that_verifies(store: Store) -> None:
+    page = ask(store, history=True, format="html", env="production", status="failed").text
+    assert "production: 2 runs, 2 failed" in page
+    assert f"--verify --head {store.head()}" in page
+    assert ask(store, verify=True, head=store.head()).exit_code == 0
+
+
+def test_an_edited_time_in_the_ledger_is_told_in_words(store: Store) -> None:
+    path = store.ledger.path
+    path.write_bytes(path.read_bytes().replace(b'"started_at":"2026', b'"started_at":"year', 1))
+    with pytest.raises(EvidenceError, match="where a time should be"):
+        ask(store, history=True)
+    assert ask(store, verify=True).exit_code == 1
+
+
+# --- replay -------------------------------------------------------------------------------------------
+
+
+def test_replay_tells_false_passes_and_seconds(store: Store) -> None:
+    answer = ask(store, replay=True, soak="500ms", env="production")
+    assert [line.split()[:2] for line in answer.text.splitlines()[:3]] == [
+        ["same", "r1"],
+        ["same", "r2"],
+        ["changed", "r3"],
+    ]
+    assert answer.text.splitlines()[3:] == [
+        "1 of 3 verdicts change under soak 0.5",
+        (
+            "  false passes: 0 before, 1 after "
+            "(passes of what had failed, or of what a person rolled back later)"
+        ),
+        "  time to the verdict: 9 s before, 505 ms after (median of the 3 that both decide)",
+    ]
+
+
+def test_a_longer_soak_is_undecided_and_says_what_it_would_cost(store: Store) -> None:
+    document = told(store, replay=True, soak="3s", run="r1")
+    assert document["policy"] == {"soak": 3.0}
+    assert [run["replayed"]["status"] for run in document["runs"]] == ["undecided"]
+    assert document["summary"] | {"changed": 0, "undecided": 1, "seconds_more": 1.995} == document["summary"]
+    assert ask(store, replay=True, soak="3s", run="r1").text.splitlines()[-1] == (
+        "  undecided: 1 (not enough was recorded, or the deadline is too short for the soak); "
+        "a pass would take 2 s longer"
+    )
+
+
+def test_a_soak_beyond_a_runs_own_deadline_says_nothing_of_it(store: Store) -> None:
+    document = told(store, replay=True, soak="30s")
+    assert {run["replayed"]["status"] for run in document["runs"]} == {"undecided"}
+    assert document["summary"]["changed"] == 0
+
+
+def test_what_a_person_rolled_back_had_passed_falsely(store: Store) -> None:
+    runs.add_passed(store, "r5", "v5")
+    by_hand = runs.rolled_back(runs.record("r6", trigger="rollback"), trigger="manual")
+    runs.add(store, by_hand)
+    assert history.false_passes(history.newest_of_each(store.ledger.read())) == {"r5"}
+    summary = told(store, replay=True)["summary"]
+    assert (summary["false_passes_before"], summary["false_passes_after"]) == (1, 1)
+    longer = told(store, replay=True, soak="3s")["summary"]
+    assert (longer["false_passes_before"], longer["false_passes_after"]) == (1, 0)
+
+
+def test_replay_needs_a_verdict(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    runs.add(store, runs.deployed(runs.record("r1")))
+    with pytest.raises(ConfigurationError, match="no run has a gate with a verdict"):
+        ask(store, replay=True)
+
+
+# --- prune --------------------------------------------------------------------------------------------
+
+
+def test_prune_drops_only_what_it_was_asked_for(store: Store) -> None:
+    for number in range(5, 9):
+        runs.add_failed(store, f"r{number}", f"v{number}", environment="staging")
+    assert told(store, prune=True, keep="1", env="staging") == {"dropped": ["r5", "r6", "r7"]}
+    assert ask(store, prune=True, keep="1", env="staging").text.startswith("dropped 0 records;")
+    assert ask(store, verify=True).exit_code == 0
+
+
+# --- the corpus ---------------------------------------------------------------------------------------
+
+
+def test_every_record_of_this_version_can_be_read_later(tmp_path: Path) -> None:
+    """Each corpus record, as a run of its own, in each format; a later version must still pass this."""
+    for path in sorted(records.DIRECTORY.glob("*.json")):
+        run_id = json.loads(path.read_bytes())["run_id"]
+        directory = tmp_path / path.stem
+        (directory / run_id).mkdir(parents=True)
+        shutil.copy(path, directory / run_id / "evidence.json")
+        for form in FORMATS:
+            if form != "intoto":
+                assert ask(directory, run=run_id, format=form).text, (path.name, form)
+        assert told(directory, run=run_id)["run_id"] == run_id
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def command(store: Store, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "opsgate", "evidence", "--evidence-dir", str(store.directory), *flags]
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    lines = ledger(*[failed(0) if number % 9 == 0 else {} for number in range(3000)])
+    store.ledger.path.write_bytes(
+        b"".join(msgspec.json.encode(line, order="sorted") + b"\n" for line in lines)
+    )
+    reads, writes = os.pipe()
+    with subprocess.Popen(
+        command(store, "--history"), stdout=writes, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        os.close(writes)
+        assert os.read(reads, 14) == b"finished (UTC)"
+        os.close(reads)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, b"")
+
+
+def test_every_format_can_be_written_to_a_file(store: Store, tmp_path: Path) -> None:
+    for flags in (["--format", "html"], ["--history", "--format", "html"], ["--verify", "--json"]):
+        path = tmp_path / "out"
+        result = subprocess.run(
+            command(store, *flags, "--output", str(path)),
+            capture_output=True,
+            check=False,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", f"written: {path}\n")
+        assert path.read_text(encoding="utf-8").startswith(("<!DOCTYPE html>", "{"))
+        path.unlink()
+
+
+def test_ten_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    store.ledger.path.write_bytes(
+        b"".join(msgspec.json.encode(line, order="sorted") + b"\n" for line in ledger(*[{}] * 10_000))
+    )
+    for form in ("text", "json"):
+        began = time.process_time()
+        assert ask(store, history=True, format=form).text.count("r9999")
+        assert time.process_time() - began < 0.5
