@@ -6,20 +6,25 @@ The only module that raises Exit.
 from __future__ import annotations
 
 import gc
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit
 
+from opsgate.console.safe import SafeStream
 from opsgate.errors import ConfigurationError, OpsgateError
 from opsgate.leave import leave_on_signals
 from opsgate.settings import Flags, Settings, load
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Trigger
+    from opsgate.redact import Redactor
     from opsgate.stages.session import Session
 
 
@@ -38,8 +43,11 @@ def load_settings(given: dict[str, Any], *, needs: frozenset[str] | None = None)
     return load(_flags(given), os.environ, Path.cwd(), needs=needs)
 
 
-def answering(body: Callable[[], int]) -> None:
-    """Turn what a task comes to into an exit code; an error, a defect too, into its words."""
+def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> None:
+    """Turn what a task comes to into an exit code; an error, a defect too, into its words.
+
+    `given` are the task's flags: what they and the file say of secrets is masked in these words as well.
+    """
     leave_on_signals()
     gc.freeze()
     gc.enable()
@@ -48,24 +56,39 @@ def answering(body: Callable[[], int]) -> None:
     except OpsgateError as error:
         from opsgate import github
 
-        github.refused(str(error), os.environ, sys.stderr)
-        raise Exit(f"opsgate: {error}", code=error.exit_code) from None
+        redactor = _redactor(given or {})
+        words = redactor.scrub(str(error))
+        # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
+        github.begin(redactor, os.environ, sys.stderr)
+        github.refused(words, os.environ, sys.stderr)
+        SafeStream(sys.stderr).line(f"opsgate: {words}")
+        raise Exit(code=error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
-        raise Exit(f"opsgate: {_defect(error)}", code=OpsgateError.exit_code) from None
+        SafeStream(sys.stderr).line(f"opsgate: {_redactor(given or {}).scrub(_defect(error))}")
+        raise Exit(code=OpsgateError.exit_code) from None
     if code:
         # After 0 the next task on the command line has its turn.
         raise Exit(code=code)
 
 
-def _defect(error: Exception) -> str:
-    """A defect in one line that can be reported, without the secrets of the environment."""
+def _redactor(given: dict[str, Any]) -> Redactor:
+    """What hides the secrets of flags, environment and file, as far as these can be read."""
+    # A flag may be what is wrong.
+    for flags in (given, {"env": given.get("env")}, {}):
+        with suppress(Exception):
+            return load_settings(flags, needs=frozenset()).redactor
     from opsgate.redact import Redactor
 
+    return Redactor.gather(os.environ)
+
+
+def _defect(error: Exception) -> str:
+    """A defect in one line that can be reported."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else ""
-    return Redactor.gather(os.environ).scrub(f"a defect in opsgate: {error!r}{where}")
+    return f"a defect in opsgate: {error!r}{where}"
 
 
 def run(
@@ -93,18 +116,22 @@ def run(
         ci=github.facts(os.environ),
     )
     if outcome.evidence_lost:
-        print(outcome.document, end="", file=sys.stderr)
+        SafeStream(sys.stderr).line(outcome.document.rstrip("\n"))
     github.finish(outcome.record, os.environ, sys.stderr, evidence=outcome.path)
     show(outcome.document if as_json else text.render(outcome.record))
     return outcome.exit_code
 
 
 def show(text: str) -> None:
-    """The result on stdout. A reader that has gone away, or a full disk, does not change what happened."""
+    """The result on stdout. Whatever becomes of it there does not change what happened."""
+    stream = SafeStream(sys.stdout)
     try:
-        print(text, end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        text.encode(stream.encoding)
+    except (UnicodeEncodeError, LookupError):
+        # As JSON escapes it: a document that cannot be encoded stays one.
+        text = re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
+    stream.write(text)
+    stream.flush()
 
 
 def deliver(text: str, file: str | None) -> None:
@@ -118,4 +145,4 @@ def deliver(text: str, file: str | None) -> None:
         raise ConfigurationError(
             f"--output {file}: {error.strerror}", "name a file that can be written"
         ) from None
-    print(f"written: {file}", file=sys.stderr)
+    SafeStream(sys.stderr).line(f"written: {file}")

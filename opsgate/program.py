@@ -24,11 +24,15 @@ def run() -> int:
         _run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:
+        # Only the help gets here: who reads no more of it has seen enough.
+        return 0
     return 0
 
 
 def _open_streams() -> None:
     """Give a closed standard stream a place: a file of ours must not get its number."""
+    import io
     import os
     import sys
 
@@ -37,9 +41,14 @@ def _open_streams() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - a descriptor, for good
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - as above
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # The help holds a sign or two that not every terminal can show.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> None:
+    import os
     import sys
     from collections.abc import Iterator
     from contextlib import contextmanager
@@ -47,13 +56,17 @@ def _run() -> None:
     from invoke import Collection, ParseError, Program
 
     from opsgate import __version__, tasks
+    from opsgate.console.safe import SafeStream
+    from opsgate.redact import Redactor
 
     @contextmanager
     def usage() -> Iterator[None]:
         try:
             yield
         except ParseError as error:
-            print(f"opsgate: {error}\n  see opsgate --help TASK", file=sys.stderr)
+            # It quotes the command line, where a URL may hold a password.
+            words = Redactor.gather(os.environ).scrub(str(error))
+            SafeStream(sys.stderr).line(f"opsgate: {words}\n  see opsgate --help TASK")
             sys.exit(2)
 
     class OpsgateProgram(Program):

@@ -59,7 +59,7 @@ def release(
         ship, planned = partial(stage.release, skip=skipped), stage.planned(settings, skipped)
         return door.run("release", settings, ship, as_json=json, stages=planned)
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(auto_shortflags=False, help=COMMON)
@@ -77,7 +77,7 @@ def publish(
         stage.require(settings)
         return door.run("publish", settings, publish_alone, as_json=json, stages=("publish",))
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
@@ -108,7 +108,7 @@ def deploy(
         stage.require(settings)
         return door.run("deploy", settings, deploy_alone, as_json=json, stages=("deploy",))
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(auto_shortflags=False, iterable=["url"], help=GATE)
@@ -138,7 +138,7 @@ def gate(
             "gate", door.load_settings(given), gate_then_roll_back, as_json=json, stages=("gate",)
         )
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(
@@ -192,7 +192,7 @@ def rollback(
             force=force,
         )
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(auto_shortflags=False, help={**COMMON, **POLICY, **EVIDENCE})
@@ -230,7 +230,7 @@ def evidence(
         door.deliver(answer.text, output)
         return answer.exit_code
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(
@@ -257,7 +257,7 @@ def doctor(
         door.show(found.as_json if json else found.as_text)
         return found.exit_code
 
-    door.answering(body)
+    door.answering(body, given)
 
 
 @task(auto_shortflags=False, help={"dry-run": "show what would be written (default: no)"})

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "flags": "",
     "door": "errors leave redact verdict settings probe hooks evidence stages console github",
     "tasks": "door errors flags redact verdict settings probe hooks evidence stages",
-    "program": "leave tasks",
+    "program": "console leave redact tasks",
     "__main__": "program",
 }
 PURE = ("errors", "redact", "verdict")

@@ -36,3 +36,35 @@ def test_a_header_that_cannot_be_sent_is_told_masked(site: Site) -> None:
     result = site.run("gate", code=2)
     assert SECRET not in told(site, result)
     assert "no request can be made of it" in result.err
+
+
+def test_an_error_before_anything_began_is_told_masked(site: Site) -> None:
+    patterns = '[redact]\npatterns = ["hunter2[a-z-]+"]'
+    for keys, args in (
+        ({"deadline": SECRET}, ["gate"]),
+        ({}, ["gate", "--soak", SECRET]),
+        ({}, ["gate", "--env", SECRET]),
+        ({}, ["evidence", "--run", SECRET]),
+        ({}, ["evidence", "--output", f"/{SECRET}/x"]),
+        ({}, ["rollback", "--to", SECRET]),
+    ):
+        site.configure(gate=keys, rollback="true")
+        known = site.run(*args, code=2, DEPLOY_TOKEN=SECRET)
+        assert SECRET not in told(site, known)
+        site.configure(gate=keys, rollback="true", extra=patterns)
+        described = site.run(*args, code=2)
+        assert SECRET not in told(site, described), described
+
+
+def test_a_workflow_hides_the_secrets_of_a_run_that_cannot_begin(site: Site) -> None:
+    result = site.run("gate", "--soak", SECRET, code=2, GITHUB_ACTIONS="true", DEPLOY_TOKEN=SECRET)
+    hidden, _, rest = result.err.rpartition("::add-mask::")
+    assert f"::add-mask::{SECRET}\n" in hidden
+    assert SECRET not in rest
+    assert "::error title=opsgate::--soak: " in rest
+
+
+def test_a_command_line_that_cannot_be_parsed_is_quoted_masked(site: Site) -> None:
+    result = site.run("gate", f"http://someone:{SECRET}@host.invalid/", code=2)
+    assert SECRET not in told(site, result)
+    assert "http://***@host.invalid/" in result.err
