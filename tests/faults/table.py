@@ -96,6 +96,9 @@ FAULTS = {
         exit_codes=(1,), status="failed/probe_failures", says="the incident hook failed: interrupted",
         kept="everything: the record was final already",
     ),
+    "signal-in-doctor": _signal(
+        "A signal while `doctor` looks: its hook is ended", "", "interrupted by SIG", "nothing was touched",
+    ),
     "deaf-hook": _signal(
         "A signal while a hook and its children ignore TERM: KILL after 3 s",
         "failed/interrupted", "interrupted by SIG", COMPLETE,

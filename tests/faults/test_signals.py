@@ -99,6 +99,8 @@ def test_the_gate_is_broken_off(site: Site, runtime: Runtime, signum: signal.Sig
     document = check_interrupted(site, result, signum)
     FAULTS["signal-in-gate"].check(result, document)
     assert document["stages"]["gate"]["status"] == "interrupted"
+    if task == "release":
+        assert "Release v2 was deployed and is not proven" in document["next_steps"][0]
     assert document["stages"]["rollback"] == {"status": "skipped"}
     assert not (site.path / "went-back").exists()
 
@@ -194,6 +196,27 @@ def test_an_incident_hook_does_not_hold_up_the_end(
     document = record(site)
     FAULTS["signal-in-incident"].check(result, document)
     assert (document["exit_code"], document["stages"]["rollback"]["recovered"]) == (1, True)
+
+
+@each_signal
+@pytest.mark.parametrize("busy", ["rollback_check", "probing"])
+def test_doctor_is_broken_off_and_has_changed_nothing(
+    site: Site, runtime: Runtime, signum: signal.Signals, busy: str
+) -> None:
+    before = sorted(site.evidence.rglob("*"))
+    if busy == "probing":
+        runtime.becomes("hang")
+        started = struck(site, "doctor", OPSGATE_ATTEMPT_TIMEOUT="20s", OPSGATE_DEADLINE="60s")
+    else:
+        started = held(site, busy, "doctor")
+    with started as run:
+        if busy == "probing":
+            asked(runtime)
+        run.send(signum)
+        result = run.end()
+    FAULTS["signal-in-doctor"].check(result)
+    assert result.code == 128 + signum
+    assert sorted(site.evidence.rglob("*")) == before
 
 
 ARGS = {
