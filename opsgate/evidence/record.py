@@ -8,6 +8,7 @@ not run holds nothing but `status: skipped`, so every other field of a stage may
 from __future__ import annotations
 
 import operator
+import secrets
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, cast
@@ -258,6 +259,11 @@ _STRUCTURAL = frozenset(
         "remote_ip",
     ]
 )
+
+
+def new_run_id(epoch: float) -> RunId:
+    """`<UTC yyyymmddThhmmssZ>-<6 random hex>`."""
+    return f"{datetime.fromtimestamp(epoch, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def timestamp(epoch: float) -> Time:

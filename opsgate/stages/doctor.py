@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from opsgate.errors import EvidenceError, NotReady
-from opsgate.evidence.record import Evidence, timestamp
+from opsgate.evidence.record import Evidence, new_run_id, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
 from opsgate.stages import checks, readiness
 from opsgate.stages.diagnosis import Check, Diagnosis, conclude
 from opsgate.stages.halt import Halt
 from opsgate.stages.quiet import Quiet
-from opsgate.stages.run import new_run_id
 from opsgate.stages.session import Session
 
 

@@ -15,7 +15,7 @@ from opsgate.evidence import verdicts
 from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
 from opsgate.evidence.ledger import Line
 from opsgate.evidence.prune import prune
-from opsgate.evidence.record import Evidence, timestamp
+from opsgate.evidence.record import Evidence, new_run_id, timestamp
 from opsgate.evidence.replays import compare
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import Report, verify
@@ -24,7 +24,6 @@ from opsgate.evidence.views import history as history_view
 from opsgate.evidence.views import replays as replay_view
 from opsgate.evidence.views.words import count
 from opsgate.settings import Settings, parse_duration
-from opsgate.stages.run import new_run_id
 from opsgate.verdict.targets import Policy
 
 _MODES: Final[dict[str, tuple[str, ...]]] = {

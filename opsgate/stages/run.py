@@ -1,46 +1,32 @@
-"""One run from lock to ledger: opened, supervised, finished, whatever happens in between."""
+"""One run from lock to ledger: the environment locked, the record begun or continued, the task executed."""
 
 from __future__ import annotations
 
 import math
 import os
-import secrets
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from opsgate.errors import (
-    ConfigurationError,
-    EvidenceError,
-    Interrupted,
-    NotReady,
-    OpsgateError,
-    TakenOver,
-)
-from opsgate.evidence.files import replace_durably
+from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, Trigger, masked, timestamp, written
+from opsgate.evidence.record import Ci, Evidence, Trigger, masked, new_run_id, timestamp, written
 from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
-from opsgate.stages import incident, outcome, probing, rollback
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
 from opsgate.stages.reporter import Masked
 from opsgate.stages.session import Session
+from opsgate.stages.supervise import finished, supervised, tell
 
 if TYPE_CHECKING:
     from opsgate.settings import Settings
     from opsgate.stages.reporter import Reporter
-
-DEFECT = 70
-EVIDENCE_LOST = 74
 
 
 class Task:
@@ -104,10 +90,10 @@ def execute(
             took_over=taken,
         )
         _begin(task, session, continuing=earlier is not None)
-        code = _finished(session, _supervised(task, session))
+        code = finished(session, supervised(task, session))
         # From here on people are shown what was kept: commands and steps with their secrets masked.
         session.record = masked(session.record, settings.redactor)
-        _told(session)
+        tell(session)
     return Outcome(
         record=session.record,
         exit_code=code,
@@ -135,17 +121,17 @@ def _locked(
         task=task.trigger,
     )
     try:
-        store.prepare()
-        if task.force:
-            taken = _take_over(lock, holder, reporter)
-        else:
-            lock.acquire(holder)
-        store.complete()
-    except EvidenceError as error:
-        if task.needs_evidence:
-            raise NotReady(error.message, error.hint) from error
-        reporter.warn(f"evidence cannot be written, rolling back all the same: {error.message}")
-    try:
+        try:
+            store.prepare()
+            if task.force:
+                taken = _take_over(lock, holder, reporter)
+            else:
+                lock.acquire(holder)
+            store.complete()
+        except EvidenceError as error:
+            if task.needs_evidence:
+                raise NotReady(error.message, error.hint) from error
+            reporter.warn(f"evidence cannot be written, rolling back all the same: {error.message}")
         yield lock, run_id, taken
     finally:
         lock.release()
@@ -195,6 +181,12 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
             f"run {earlier.run_id} belongs to environment {earlier.environment}, not {settings.environment}",
             "give OPSGATE_RUN_ID another value, or none",
         )
+    stages = earlier.stages
+    if task.stages and (stages.deploy.status == "failed" or stages.rollback.attempted is True):
+        raise ConfigurationError(
+            f"the release of run {earlier.run_id} failed to deploy, or was rolled back: it cannot go on",
+            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
+        )
     for name in task.stages:
         if getattr(earlier.stages, name).completed:
             raise ConfigurationError(
@@ -214,121 +206,3 @@ def _begin(task: Task, session: Session, *, continuing: bool) -> None:
     session.reporter.started(session.record, verdict_by=math.ceil(time.time() + seconds))
     for warning in session.settings.warnings:
         session.reporter.warn(warning)
-
-
-def _supervised(task: Task, session: Session) -> int:
-    """Run the task's body; whatever ends it becomes a status and an exit code."""
-    record = session.record
-    try:
-        try:
-            task.body(session)
-            session.halt.check()
-        finally:
-            session.halt.rest()
-    except (Interrupted, TakenOver) as stop:
-        session.reporter.warn(stop.message)
-        if record.stages.rollback.attempted is not True or record.trigger == "rollback":
-            record.status, record.status_reason = "failed", "interrupted"
-        _count(record)
-        is_taken = isinstance(stop, TakenOver)
-        record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
-        if is_taken:
-            record.next_steps.insert(0, str(stop))
-        return stop.exit_code
-    except (NotReady, ConfigurationError) as error:
-        session.reporter.warn(str(error))
-        record.next_steps = [str(error)]
-        return error.exit_code
-    except EvidenceError as error:
-        session.lose(error)
-        record.status, record.status_reason = "failed", "interrupted"
-        record.next_steps = _steps(task, session, "the lost evidence")
-        return EVIDENCE_LOST
-    except Exception as error:  # noqa: BLE001 - a defect must not lose the record
-        return _defect(task, session, error)
-    record.next_steps = _steps(task, session)
-    return outcome.exit_code(record, fail_on_skipped=session.settings.fail_on_skipped)
-
-
-def _count(record: Evidence) -> None:
-    """The attempts of a gate that was broken off count too."""
-    targets = record.stages.gate.targets or []
-    record.attempt_count = sum(len(target.attempts) for target in targets)
-    record.failed_urls = probing.failed_names(targets)
-
-
-def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
-    """The next steps, with the last good release also where no rollback was begun that would know it."""
-    record, last_good = session.record, session.record.stages.rollback.last_good or None
-    if last_good is None and record.status == "failed":
-        with suppress(EvidenceError):
-            last_good = session.store.last_good(
-                record.environment, revision=record.revision, images=record.images
-            )
-    return outcome.next_steps(
-        record, session.settings, planned=task.stages, last_good=last_good, cut_short_by=cut_short_by
-    )
-
-
-def _defect(task: Task, session: Session, error: Exception) -> int:
-    record = session.record
-    if record.status_reason == "interrupted" or record.status != "failed":
-        record.status, record.status_reason = "failed", "internal_error"
-    trace = session.redactor.scrub("".join(traceback.format_exception(error)))
-    path = session.directory / "defect.log"
-    with suppress(OSError):
-        replace_durably(path, trace.encode())
-    stages = record.stages
-    is_needed = "failed" in {stages.gate.status, stages.deploy.status}
-    if is_needed and not stages.rollback.attempted and not stages.rollback.withheld:
-        with suppress(Exception):
-            rollback.automatic(session)
-    session.reporter.warn(f"a defect in opsgate: {error!r} (details: {path})")
-    record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
-    return DEFECT
-
-
-def _finished(session: Session, code: int) -> int:
-    """Write the final record and its ledger line; a run whose evidence is incomplete never passes."""
-    record = session.record
-    elapsed = time.monotonic() - session.began
-    began = datetime.fromisoformat(record.started_at).timestamp()
-    # A clock that was set back meanwhile makes no run shorter than it was.
-    seconds = max(time.time() - began, elapsed)
-    record.finished_at = timestamp(began + seconds)
-    record.duration_ms = round(seconds * 1000)
-    record.exit_code = code
-    if session.evidence_error:
-        _mark_incomplete(session)
-    session.attempt_to_write(lambda: session.store.finish(record, record.trigger))
-    if session.evidence_error:
-        _mark_incomplete(session)
-    return record.exit_code or 0
-
-
-def _mark_incomplete(session: Session) -> None:
-    record, error = session.record, session.evidence_error
-    if record.exit_code in {0, 1, None}:
-        record.exit_code = EVIDENCE_LOST
-    if record.trigger != "rollback" and record.status == "passed":
-        record.status, record.status_reason = "failed", "interrupted"
-    step = f"Evidence could not be written: {error.message if error else ''}"
-    if step not in record.next_steps:
-        record.next_steps.append(step)
-
-
-def _told(session: Session) -> None:
-    if session.record.status == "skipped":
-        session.reporter.warn(session.record.next_steps[0])
-    with suppress(OpsgateError):
-        incident.run(session)
-    head = None
-    with suppress(EvidenceError):
-        line = session.store.ledger.head()
-        head = line.hash if line else None
-    session.reporter.finished(session.record, head)
-
-
-def new_run_id(epoch: float) -> str:
-    """`<UTC yyyymmddThhmmssZ>-<6 random hex>`."""
-    return f"{datetime.fromtimestamp(epoch, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -247,3 +247,32 @@ def test_a_dead_observer_is_not_a_reason_to_roll_back(site: Site) -> None:
     assert any("network" in step for step in record["next_steps"])
     assert (site.path / "deployed").exists()
     assert not (site.path / "rolled-back").exists()
+
+
+def test_a_gate_by_itself_goes_back_to_the_release_before_the_one_that_runs(
+    shipped: Site, runtime: Runtime
+) -> None:
+    runtime.becomes("down", "v2")
+    shipped.run("gate", code=1)
+    assert runtime.read() == ("up", "v1")
+    rollback = shipped.record()["stages"]["rollback"]
+    assert (rollback["last_good"]["revision"], rollback["recovered"]) == ("v1", True)
+
+
+def test_a_second_rollback_of_one_run_keeps_the_evidence_of_the_first(shipped: Site) -> None:
+    shipped.run("rollback", "--reason", "first", OPSGATE_RUN_ID="one")
+    shipped.run("rollback", "--reason", "second", OPSGATE_RUN_ID="one")
+    rollback = shipped.record()["stages"]["rollback"]
+    assert rollback["reason"] == "second"
+    assert [(item["reason"], item["recovered"]) for item in rollback["earlier"]] == [("first", True)]
+
+
+def test_a_run_whose_deploy_failed_is_not_gated_into_a_good_one(shipped: Site, runtime: Runtime) -> None:
+    shipped.configure(
+        urls=[shipped.url()], deploy=f"{STATEFUL}; test $OPSGATE_STAGE = rollback", rollback="redeploy"
+    )
+    shipped.run("deploy", "--revision", "v3", code=1, OPSGATE_RUN_ID="three")
+    assert runtime.read() == ("up", "v2")
+    result = shipped.run("gate", code=2, OPSGATE_RUN_ID="three")
+    assert "was rolled back" in result.err
+    assert shipped.record()["status_reason"] == "deploy_failed"

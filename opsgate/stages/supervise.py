@@ -1,0 +1,159 @@
+"""What ends a task, be it a verdict, a signal, a mistake or a defect, becomes a record and an exit code."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from opsgate.errors import (
+    ConfigurationError,
+    EvidenceError,
+    Interrupted,
+    NotReady,
+    OpsgateError,
+    TakenOver,
+)
+from opsgate.evidence.files import replace_durably
+from opsgate.evidence.record import timestamp
+from opsgate.stages import incident, outcome, probing, rollback
+
+if TYPE_CHECKING:
+    from opsgate.evidence.record import Evidence
+    from opsgate.stages.run import Task
+    from opsgate.stages.session import Session
+
+DEFECT = 70
+EVIDENCE_LOST = 74
+
+
+def supervised(task: Task, session: Session) -> int:
+    """Run the task's body; whatever ends it becomes a status and an exit code."""
+    record = session.record
+    try:
+        try:
+            task.body(session)
+            session.halt.check()
+        finally:
+            session.halt.rest()
+    except (Interrupted, TakenOver) as stop:
+        session.reporter.warn(stop.message)
+        if record.stages.rollback.attempted is not True or record.trigger == "rollback":
+            record.status, record.status_reason = "failed", "interrupted"
+        _count(record)
+        is_taken = isinstance(stop, TakenOver)
+        record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
+        if is_taken:
+            record.next_steps.insert(0, str(stop))
+        return stop.exit_code
+    except (NotReady, ConfigurationError) as error:
+        return _refused(task, session, error)
+    except EvidenceError as error:
+        session.lose(error)
+        record.status, record.status_reason = "failed", "interrupted"
+        record.next_steps = _steps(task, session, "the lost evidence")
+        return EVIDENCE_LOST
+    except Exception as error:  # noqa: BLE001 - a defect must not lose the record
+        return _defect(task, session, error)
+    record.next_steps = _steps(task, session)
+    return outcome.exit_code(record, fail_on_skipped=session.settings.fail_on_skipped)
+
+
+def _refused(task: Task, session: Session, error: NotReady | ConfigurationError) -> int:
+    """Nothing was touched: exit 2. Found out only after something was, it is the failure of that stage."""
+    record = session.record
+    session.reporter.warn(str(error))
+    record.next_steps = [str(error)]
+    if not record.deployed and record.stages.publish.status != "passed":
+        return error.exit_code
+    record.status, record.status_reason = "failed", "interrupted" if record.deployed else "deploy_failed"
+    record.next_steps += _steps(task, session, "this mistake")
+    return outcome.exit_code(record, fail_on_skipped=False)
+
+
+def _count(record: Evidence) -> None:
+    """The attempts of a gate that was broken off count too."""
+    targets = record.stages.gate.targets or []
+    record.attempt_count = sum(len(target.attempts) for target in targets)
+    record.failed_urls = probing.failed_names(targets)
+
+
+def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
+    """The next steps, with the last good release also where no rollback was begun that would know it."""
+    record, last_good = session.record, session.record.stages.rollback.last_good or None
+    if last_good is None and record.status == "failed":
+        with suppress(EvidenceError):
+            last_good = session.store.last_good(
+                record.environment, revision=record.revision, images=record.images
+            )
+    return outcome.next_steps(
+        record, session.settings, planned=task.stages, last_good=last_good, cut_short_by=cut_short_by
+    )
+
+
+def _defect(task: Task, session: Session, error: Exception) -> int:
+    record = session.record
+    if record.status_reason == "interrupted" or record.status != "failed":
+        record.status, record.status_reason = "failed", "internal_error"
+    trace = session.redactor.scrub("".join(traceback.format_exception(error)))
+    path = session.directory / "defect.log"
+    with suppress(OSError):
+        replace_durably(path, trace.encode())
+    stages = record.stages
+    is_needed = "failed" in {stages.gate.status, stages.deploy.status}
+    if is_needed and not stages.rollback.attempted and not stages.rollback.withheld:
+        try:
+            rollback.automatic(session)
+        except (Interrupted, TakenOver) as stop:
+            session.reporter.warn(stop.message)
+        except Exception as second:  # noqa: BLE001 - the first defect is the one to report
+            trace += session.redactor.scrub("".join(traceback.format_exception(second)))
+            with suppress(OSError):
+                replace_durably(path, trace.encode())
+    session.reporter.warn(f"a defect in opsgate: {error!r} (details: {path})")
+    record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
+    return DEFECT
+
+
+def finished(session: Session, code: int) -> int:
+    """Write the final record and its ledger line; a run whose evidence is incomplete never passes."""
+    record = session.record
+    elapsed = time.monotonic() - session.began
+    began = datetime.fromisoformat(record.started_at).timestamp()
+    # A clock that was set back meanwhile makes no run shorter than it was.
+    seconds = max(time.time() - began, elapsed)
+    record.finished_at = timestamp(began + seconds)
+    record.duration_ms = round(seconds * 1000)
+    record.exit_code = code
+    if session.evidence_error:
+        _mark_incomplete(session)
+    session.attempt_to_write(lambda: session.store.finish(record, record.trigger))
+    if session.evidence_error:
+        _mark_incomplete(session)
+    return record.exit_code or 0
+
+
+def _mark_incomplete(session: Session) -> None:
+    record, error = session.record, session.evidence_error
+    if record.exit_code in {0, 1, None}:
+        record.exit_code = EVIDENCE_LOST
+    if record.trigger != "rollback" and record.status == "passed":
+        record.status, record.status_reason = "failed", "interrupted"
+    step = f"Evidence could not be written: {error.message if error else ''}"
+    if step not in record.next_steps:
+        record.next_steps.append(step)
+
+
+def tell(session: Session) -> None:
+    """Tell of the final record whoever is to be told; nothing that goes wrong in it changes the run."""
+    if session.record.status == "skipped":
+        session.reporter.warn(session.record.next_steps[0])
+    with suppress(OpsgateError):
+        incident.run(session)
+    head = None
+    with suppress(EvidenceError):
+        line = session.store.ledger.head()
+        head = line.hash if line else None
+    session.reporter.finished(session.record, head)
