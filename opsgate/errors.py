@@ -33,6 +33,11 @@ class OpsgateError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
+    @property
+    def one_line(self) -> str:
+        """What happened and what to do next, for where there is one line only."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
 
 class ConfigurationError(OpsgateError):
     """A flag, an environment variable or the configuration file is wrong."""

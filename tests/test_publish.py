@@ -156,6 +156,7 @@ def test_production_does_not_ship_what_a_hook_pushed_under_a_floating_tag(checko
     # The hook has run: something was touched, so this is a failure and not a refusal.
     assert (code, record["status_reason"]) == (1, "publish_failed")
     assert "its tag can move to another image" in record["stages"]["publish"]["detail"]
+    assert "\n" not in record["stages"]["publish"]["detail"]
     assert record["images"] == []
 
 

@@ -44,9 +44,9 @@ def run(session: Session) -> bool:
             record.images = published_images(session, outputs) or record.images
             failure = f"the deploy hook failed: {done.explanation}" if done.explanation else ""
             if failure and settings.hooks.deploy_compose:
-                failure = str(compose.failure(done, "docker compose up"))
+                failure = compose.failure(done, "docker compose up").one_line
         except OpsgateError as error:
-            failure = str(error)
+            failure = error.one_line
         stage.status = "failed" if failure else "passed"
         if failure:
             stage.detail = failure

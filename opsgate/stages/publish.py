@@ -61,7 +61,7 @@ def run(session: Session) -> bool:
         except (EvidenceError, Interrupted, TakenOver):
             raise
         except OpsgateError as error:
-            stage.status, stage.detail = "failed", str(error)
+            stage.status, stage.detail = "failed", error.one_line
             record.status, record.status_reason = "failed", "publish_failed"
             # Only what is refused before the first command is an exit code 2: nothing was touched.
             if isinstance(error, ConfigurationError | NotReady) and not stage.commands:

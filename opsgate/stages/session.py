@@ -171,7 +171,7 @@ class Session:
                 try:
                     outputs = hooks.read_outputs(output)
                 except hooks.HookOutputError as error:
-                    done.explanation = f"{error.message}; {error.hint}"
+                    done.explanation = error.one_line
         for key in outputs.unknown:
             self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
         return done, outputs
