@@ -3,12 +3,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsgate.stages import credentials as module
+from opsgate.errors import Interrupted
 from opsgate.stages.credentials import Credential, Credentials, CredentialsError, login_command
+from tests.e2e.rig import alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,14 +104,29 @@ def test_a_helper_that_knows_nothing_is_no_error(tmp_path: Path) -> None:
         ("exec sleep 60", "gave no answer for ghcr.io within"),
     ],
 )
-def test_what_a_helper_did_is_said_without_its_secrets(
-    script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_HELPER_LIMIT", 1.0)
+def test_what_a_helper_did_is_said_without_its_secrets(script: str, words: str, tmp_path: Path) -> None:
     helper(tmp_path, "t", script)
     with pytest.raises(CredentialsError, match=rf"docker-credential-t {words}") as caught:
-        configured(tmp_path, {"credsStore": "t"}).find("ghcr.io")
+        configured(tmp_path, {"credsStore": "t"}).find("ghcr.io", limit=1.0)
     assert "so-secret" not in str(caught.value)
+
+
+def test_a_helper_is_killed_with_its_children_when_nobody_wants_the_answer(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    helper(tmp_path, "t", f"sleep 60 & echo $! >{begun}.new; mv {begun}.new {begun}; wait")
+
+    def check() -> None:
+        if begun.exists():
+            raise Interrupted(signal.SIGTERM)
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        configured(tmp_path, {"credsStore": "t"}).find("ghcr.io", check=check)
+    assert time.monotonic() - started < 3
+    pid = int(begun.read_text())
+    while alive(pid):
+        assert time.monotonic() - started < 10, "it was left running"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

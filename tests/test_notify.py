@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trustme
 
 from opsgate.errors import ConfigurationError
 from opsgate.evidence.record import decode
@@ -34,6 +36,7 @@ class Service:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.issues: list[dict[str, Any]] = []
+        self.asked_once: Callable[[], None] = lambda: None
         self.answers: list[int] = []
         """Statuses to answer with before it works."""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -74,6 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         service: Service = self.server.service  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         service.requests.append((self.command, self.path, dict(self.headers), body))
+        service.asked_once()
         status = service.answers.pop(0) if service.answers else 200
         document = (
             service.answer(self.command, self.path, json.loads(body or b"null"))
@@ -215,7 +219,7 @@ def test_nobody_can_hold_up_an_interrupted_run(site: Site) -> None:
 
 
 def post(limit: float = 5.0) -> Post:
-    return Post(time.monotonic() + limit, threading.Event())
+    return Post(time.monotonic() + limit, threading.Event(), {})
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -249,9 +253,9 @@ def test_retry_after_is_waited_for_only_within_the_limit() -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (servers.close_at_once(), "no connection, or it was cut off"),
-        (servers.endless(servers.response(b"", length=1 << 40), b"x" * 65536), "more than 4 MiB"),
-        (servers.answer(b"nonsense\r\n\r\n"), "no connection, or it was cut off"),
+        (servers.close_at_once(), "closed connection without response"),
+        (servers.endless(servers.response(b"", length=1 << 40), b"x" * 65536), "more than 4194304 bytes"),
+        (servers.answer(b"nonsense\r\n\r\n"), "nonsense"),
     ],
 )
 def test_what_is_no_answer_has_words(script: servers.Script, words: str) -> None:
@@ -266,17 +270,57 @@ def test_what_is_no_answer_has_words(script: servers.Script, words: str) -> None
 def test_a_job_never_takes_longer_than_its_limit(script: servers.Script) -> None:
     with servers.Server(script) as server:
         began = time.monotonic()
-        job = Job("webhook", 0.5, lambda post: cast("None", post.send("POST", server.url, {}, b"{}")))
+        job = Job("webhook", 0.5, {}, lambda post: cast("None", post.send("POST", server.url, {}, b"{}")))
         problem = job.finish(lambda: False)
         assert time.monotonic() - began < 1.0
     assert problem is not None
     assert problem.startswith("webhook: ")
 
 
+def test_a_dripping_answer_is_bounded_as_a_whole() -> None:
+    with servers.Server(servers.drip(servers.response(), 0.05)) as server:
+        began = time.monotonic()
+        with pytest.raises(Undelivered, match="gave no whole answer in time"):
+            post(0.5).send("POST", server.url, {}, b"{}")
+        assert time.monotonic() - began < 1.0
+
+
+def test_what_was_given_up_is_not_sent_again(service: Service) -> None:
+    service.answers = [503] * 9
+    stop = threading.Event()
+    service.asked_once = stop.set
+    with pytest.raises(Undelivered, match="given up"):
+        Post(time.monotonic() + 30, stop, {}).send("POST", service.url, {}, b"{}")
+    sent = len(service.requests)
+    for thread in threading.enumerate():
+        if thread.name == f"exchange {service.url[7:]}":
+            thread.join(5)
+    # A wait that has begun is not cut short.
+    assert len(service.requests) <= sent + 1
+
+
+def test_what_cannot_be_sent_is_not_quoted() -> None:
+    with pytest.raises(Undelivered, match="cannot be sent") as caught:
+        post().send("POST", "http://127.0.0.1:1/", {"X-Key": "secret\nwords"}, b"{}")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_certificates_trusted_are_those_of_the_run(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with servers.Server(servers.healthy(), tls=context) as server:
+        trusting = Post(time.monotonic() + 5, threading.Event(), {"SSL_CERT_FILE": str(tmp_path / "ca.pem")})
+        assert trusting.send("POST", server.url, {}, b"{}").status == 200
+        with pytest.raises(Undelivered, match="no trusted TLS connection"):
+            post().send("POST", server.url, {}, b"{}")
+
+
 def test_a_job_ends_with_an_interrupt() -> None:
     with servers.Server(servers.hang()) as server:
         began = time.monotonic()
-        job = Job("webhook", 30, lambda post: cast("None", post.send("POST", server.url, {}, b"{}")))
+        job = Job("webhook", 30, {}, lambda post: cast("None", post.send("POST", server.url, {}, b"{}")))
         assert job.finish(lambda: True) == "webhook: given up"
         assert time.monotonic() - began < 1.0
 
@@ -285,7 +329,7 @@ def test_a_defect_in_a_job_is_a_warning() -> None:
     def work(_: Post) -> None:
         raise RuntimeError("secret words")
 
-    assert Job("webhook", 5, work).finish(lambda: False) == "webhook: RuntimeError"
+    assert Job("webhook", 5, {}, work).finish(lambda: False) == "webhook: RuntimeError"
 
 
 # --- issues ---------------------------------------------------------------------------------------
@@ -375,7 +419,7 @@ def test_odd_answers_of_github_are_survived(body: bytes) -> None:
         where = issues.place(
             {"GITHUB_API_URL": server.url, "GITHUB_REPOSITORY": "octo/app", "GITHUB_TOKEN": "ghs_0123456789"}
         )
-        job = Job("GitHub issue", 5, lambda post: issues.tell(kept("passed"), where, post))
+        job = Job("GitHub issue", 5, {}, lambda post: issues.tell(kept("passed"), where, post))
         problem = job.finish(lambda: False)
     assert problem in {None, "GitHub issue: GitHub's answer is not JSON"}
 

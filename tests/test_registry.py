@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import signal
 import socket
 import ssl
 import threading
@@ -17,6 +19,7 @@ import msgspec
 import pytest
 import trustme
 
+from opsgate.errors import Interrupted
 from opsgate.stages.credentials import Credentials
 from opsgate.stages.reference import Reference
 from opsgate.stages.registry import (
@@ -198,7 +201,7 @@ def test_all_media_types_are_asked_for(tmp_path: Path) -> None:
     "head", [Reply(status=405), Reply(), Reply(headers={"Docker-Content-Digest": "nonsense"})]
 )
 def test_a_registry_without_a_usable_head_is_read_whole(head: Reply, tmp_path: Path) -> None:
-    with serving(lambda asked: head if asked.method == "HEAD" else Reply(body=CONTENT)) as server:
+    with serving(lambda asked: head if asked.method == "HEAD" else manifest(asked)) as server:
         assert client(server.host, tmp_path).digest(reference(server.host)) == DIGEST
 
 
@@ -303,6 +306,88 @@ def test_a_web_server_is_no_registry(tmp_path: Path) -> None:
         client(server.host, tmp_path).ping()
 
 
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/html; charset=utf-8", b"<html>Log in</html>"),
+        ("text/html", CONTENT),
+        ("", CONTENT),
+        (MANIFEST_TYPES[0], b"<html>Log in</html>"),
+        (MANIFEST_TYPES[0], b"[]"),
+        (MANIFEST_TYPES[0], b'"text"'),
+        (MANIFEST_TYPES[0], b"[" * 100_000),
+        (MANIFEST_TYPES[0], b"\xff"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(media_type: str, body: bytes, tmp_path: Path) -> None:
+    headers = {"Content-Type": media_type} if media_type else {}
+    with (
+        serving(lambda _: Reply(headers=headers, body=body)) as server,
+        pytest.raises(RegistryError, match="answered with no manifest, but "),
+    ):
+        client(server.host, tmp_path).digest(reference(server.host))
+
+
+def test_a_question_is_broken_off_when_nobody_wants_the_answer(tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def ask_once(connection: socket.socket) -> None:
+        asked.set()
+        hang(connection)
+
+    def check() -> None:
+        if asked.is_set():
+            raise Interrupted(signal.SIGTERM)
+
+    with raw(ask_once) as host:
+        registry = Registry(host, Credentials({"DOCKER_CONFIG": str(tmp_path)}), check=check)
+        started = time.monotonic()
+        with pytest.raises(Interrupted):
+            registry.manifest(reference(host))
+        assert time.monotonic() - started < 1
+
+
+def test_no_question_goes_on_after_the_end_of_the_stage(tmp_path: Path) -> None:
+    with raw(hang) as host:
+        started = time.monotonic()
+        registry = Registry(host, Credentials({"DOCKER_CONFIG": str(tmp_path)}), until=started + 0.3)
+        with pytest.raises(Unreachable, match="in time"):
+            registry.exists("acme/app", DIGEST)
+        assert time.monotonic() - started < 1
+
+
+def test_a_hasty_client_looks_a_name_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def unknown(host: str, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    credentials = Credentials({"DOCKER_CONFIG": str(tmp_path)})
+    with pytest.raises(Unreachable, match="no such host"):
+        Registry("registry.example", credentials, hasty=True).exists("acme/app", DIGEST)
+    assert looked_up == ["registry.example"]
+
+
+def test_a_helper_is_asked_once(tmp_path: Path) -> None:
+    helper = tmp_path / "docker-credential-one"
+    helper.write_text(
+        f"#!/bin/sh\necho asked >> {tmp_path}/asked\n"
+        """echo '{"Username": "me", "Secret": "not-this-one"}'\n"""
+    )
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text('{"credsStore": "one"}')
+    environ = {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    refuse = Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+    with serving(lambda _: refuse) as server:
+        registry = Registry(server.host, Credentials(environ))
+        for _ in range(2):
+            with pytest.raises(Unauthorized, match="log in with"):
+                registry.ping()
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
 def test_an_unknown_host_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=r"registry\.invalid: no such host"):
         client("registry.invalid", tmp_path).ping(limit=1)
@@ -328,10 +413,10 @@ def test_a_private_authority_has_to_be_named_and_netrc_is_left_alone(
         with pytest.raises(Unreachable, match="no trusted TLS connection") as caught:
             client(host, tmp_path).ping(limit=5)
         assert "SSL_CERT_FILE" in caught.value.hint
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         (tmp_path / "netrc").write_text("machine registry.test login net password rc\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        assert client(host, tmp_path).digest(reference(host), limit=5) == DIGEST
+        trusting = {"DOCKER_CONFIG": str(tmp_path), "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        assert Registry(host, Credentials(trusting)).digest(reference(host), limit=5) == DIGEST
         assert [asked.authorization for asked in server.asked] == [None]
     finally:
         server.http.shutdown()
@@ -450,12 +535,21 @@ def test_an_unknown_kind_of_login_is_named(tmp_path: Path) -> None:
         client(server.host, tmp_path).ping()
 
 
-def test_a_proxy_never_stands_before_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
+def test_a_proxy_never_stands_before_this_machine(tmp_path: Path) -> None:
+    proxied = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
     with serving(manifest) as server:
-        client(server.host, tmp_path).ping(limit=1)
+        Registry(server.host, Credentials({"DOCKER_CONFIG": str(tmp_path), **proxied})).ping(limit=1)
+
+
+def test_the_proxy_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    with serving(lambda _: Reply(status=403)) as proxy:
+        environ = {"DOCKER_CONFIG": str(tmp_path), "HTTPS_PROXY": f"http://{proxy.host}"}
+        with pytest.raises(Unreachable, match=r"registry\.example: Tunnel connection failed: 501"):
+            Registry("registry.example", Credentials(environ)).ping(limit=2)
+    odd = {"DOCKER_CONFIG": str(tmp_path), "HTTPS_PROXY": "socks5://127.0.0.1:1"}
+    with pytest.raises(Unreachable, match="HTTPS_PROXY: not the URL of an http or https proxy"):
+        Registry("registry.example", Credentials(odd)).ping(limit=2)
 
 
 def test_missing_is_told_apart(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ import msgspec
 
 from opsgate.errors import OpsgateError
 from opsgate.redact import Secret
+from opsgate.stages.answers import answer
+from opsgate.stages.halt import go_on
 from opsgate.stages.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _HUB_KEY: Final = "https://index.docker.io/v1/"
 _TOKEN_USER: Final = "<token>"  # noqa: S105 - the user name by which helpers mark an identity token
-_HELPER_LIMIT: Final = 15.0
+HELPER_LIMIT: Final = 15.0
+"""Seconds that a credential helper may take."""
 
 
 class CredentialsError(OpsgateError):
@@ -53,22 +56,24 @@ class Credentials:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = dict(environ)
+        self.environ = dict(environ)
         home = environ.get("DOCKER_CONFIG")
         self.path = (Path(home) if home else Path(environ.get("HOME") or "/") / ".docker") / "config.json"
 
-    def find(self, registry: str) -> Credential | None:
+    def find(
+        self, registry: str, *, limit: float = HELPER_LIMIT, check: Callable[[], None] = go_on
+    ) -> Credential | None:
         """Find the login for `registry` (host with optional port); None when there is none.
 
-        As Docker does: the registry's own helper, else the common store, else the file itself.
-        Raises `CredentialsError`.
+        As Docker does: the registry's own helper, else the common store, else the file itself. Raises
+        `CredentialsError`, and what `check` raises, which is asked while a helper thinks.
         """
         config = self._load()
         key = _HUB_KEY if registry == DOCKER_HUB else registry
         helpers = _table(config, "credHelpers")
         helper = helpers.get(registry) or helpers.get(key) or config.get("credsStore")
         if helper:
-            return self._ask_helper(str(helper), key)
+            return self._ask_helper(str(helper), key, min(limit, HELPER_LIMIT), check)
         auths = _table(config, "auths")
         entry = auths.get(key)
         if entry is None:
@@ -107,26 +112,19 @@ class Credentials:
         )
         return credential if credential.secrets() else None
 
-    def _ask_helper(self, helper: str, key: str) -> Credential | None:
+    def _ask_helper(
+        self, helper: str, key: str, limit: float, check: Callable[[], None]
+    ) -> Credential | None:
         program = f"docker-credential-{helper}"
         hint = f"{self.path} names it for {key}. Install it, or remove that entry and log in again."
         if "/" in helper:
             raise CredentialsError(f"{program} is not the name of a credential helper", hint)
         try:
-            done = subprocess.run(
-                [program, "get"],
-                input=key,
-                env=self._environ,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_HELPER_LIMIT,
-                check=False,
-            )
+            done = answer([program, "get"], environ=self.environ, limit=limit, check=check, given=key)
         except OSError as error:
             raise CredentialsError(f"{program} cannot be run: {error.strerror}", hint) from None
         except subprocess.TimeoutExpired:
-            message = f"{program} gave no answer for {key} within {_HELPER_LIMIT:.0f} s"
+            message = f"{program} gave no answer for {key} within {limit:.0f} s"
             raise CredentialsError(message, "It may be waiting for somebody to unlock it.") from None
         if done.returncode != 0:
             # Helpers report on stdout, and this one sentence is part of their protocol.

@@ -21,6 +21,10 @@ PATIENCE = 3.5
 """Seconds after a signal in which a stage may come to its end: a hook that ignores TERM takes 3 of them."""
 
 
+def go_on() -> None:
+    """The `check` of what nothing interrupts."""
+
+
 class Halt:
     """Asked whether the run may go on. A context manager that owns the signal handlers meanwhile."""
 

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -31,8 +31,10 @@ _LOOK: Final = 0.05
 class Job:
     """One message on its way."""
 
-    def __init__(self, name: str, limit: float, work: Callable[[delivery.Post], None]) -> None:
-        self._name, self._limit = name, limit
+    def __init__(
+        self, name: str, limit: float, environ: Mapping[str, str], work: Callable[[delivery.Post], None]
+    ) -> None:
+        self._name, self._limit, self._environ = name, limit, environ
         self._deadline = time.monotonic() + limit
         self._stop = threading.Event()
         self._problem: str | None = None
@@ -41,7 +43,7 @@ class Job:
 
     def _work(self, work: Callable[[delivery.Post], None]) -> None:
         try:
-            work(delivery.Post(self._deadline, self._stop))
+            work(delivery.Post(self._deadline, self._stop, self._environ))
         except OpsgateError as error:
             self._problem = f"{self._name}: {error}"
         except Exception as error:  # noqa: BLE001 - telling others can never be what fails a run
@@ -67,13 +69,13 @@ def begin(session: Session, *, hurry: float | None = None) -> list[Job]:
         return []
     jobs = []
     if notify.webhook_url and (record.status == "failed" or _failed_before(session)):
-        jobs.append(Job("webhook", hurry or WEBHOOK_LIMIT, _webhook(session)))
+        jobs.append(Job("webhook", hurry or WEBHOOK_LIMIT, environ, _webhook(session)))
     if notify.github_issues:
 
         def issue(post: delivery.Post) -> None:
             issues.tell(record, issues.place(environ), post)
 
-        jobs.append(Job("GitHub issue", hurry or GITHUB_LIMIT, issue))
+        jobs.append(Job("GitHub issue", hurry or GITHUB_LIMIT, environ, issue))
     return jobs
 
 

@@ -18,8 +18,9 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -27,6 +28,7 @@ import msgspec
 from opsgate.errors import OpsgateError
 from opsgate.redact import Secret
 from opsgate.stages.credentials import Credential, Credentials, login_command
+from opsgate.stages.halt import go_on
 from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest, is_loopback
 from opsgate.stages.wire import Answer, Request, exchange
 
@@ -74,56 +76,83 @@ class Registry:
     """One registry. Each question takes `limit` seconds at most, everything included.
 
     `host` is as in `Reference.registry`. Plain HTTP is used for this machine only. Questions raise
-    `RegistryError`, `Unreachable` or `CredentialsError`.
+    `RegistryError`, `Unreachable` or `CredentialsError`, and what `check` raises, which is asked many times
+    meanwhile. No question goes on after `until` (monotonic seconds); a hasty client does not look up a
+    second time a name that does not resolve.
     """
 
-    def __init__(self, host: str, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        host: str,
+        credentials: Credentials,
+        *,
+        check: Callable[[], None] = go_on,
+        until: float = float("inf"),
+        hasty: bool = False,
+    ) -> None:
         self.host = host
         api = _HUB_HOST if host == DOCKER_HUB else host
         self._base = f"{'http' if is_loopback(host) else 'https'}://{api}/v2/"
         self._credentials = credentials
+        self._check, self._until, self._hasty = check, until, hasty
+        self._logins: list[Credential | None] = []
         self._authorizations: dict[str, Secret] = {}
 
     def ping(self, *, limit: float = LIMIT) -> None:
         """Ask whether this is a registry and, where it wants a login, whether ours is accepted."""
-        answer = self._ask("GET", "", "", time.monotonic() + limit)
+        deadline = self._by(limit)
+        answer = self._ask("GET", "", "", deadline)
         if answer.status == HTTPStatus.NOT_FOUND:
             raise RegistryError(f"{self.host} answers, but is no image registry (404 for /v2/)")
-        self._expect_ok(answer, self.host)
+        self._expect_ok(answer, self.host, deadline)
 
     def digest(self, reference: Reference, *, limit: float = LIMIT) -> str:
         """Resolve the digest that the registry serves for `reference`; without a tag, for `latest`."""
-        deadline = time.monotonic() + limit
+        deadline = self._by(limit)
         answer = self._manifest_request("HEAD", reference, deadline)
         served = answer.headers.get("docker-content-digest", "")
         if answer.status == HTTPStatus.OK and is_digest(served) and reference.digest in (None, served):
             return served
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-            self._expect_ok(answer, str(reference))
+            self._expect_ok(answer, str(reference), deadline)
         # Only a body says why there is none, and only the bytes themselves prove their digest.
         return self._manifest(reference, deadline).digest
 
     def exists(self, repository: str, digest: str, *, limit: float = LIMIT) -> bool:
         """Tell whether the manifest `digest` can be pulled from `repository`."""
         reference = Reference(registry=self.host, repository=repository, digest=digest)
-        deadline = time.monotonic() + limit
+        deadline = self._by(limit)
         answer = self._manifest_request("HEAD", reference, deadline)
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
             answer = self._manifest_request("GET", reference, deadline)
         if answer.status == HTTPStatus.NOT_FOUND:
             return False
-        self._expect_ok(answer, str(reference))
+        self._expect_ok(answer, str(reference), deadline)
         return True
 
     def manifest(self, reference: Reference, *, limit: float = LIMIT) -> Manifest:
         """Fetch the manifest that `reference` names, checked against its digest."""
-        return self._manifest(reference, time.monotonic() + limit)
+        return self._manifest(reference, self._by(limit))
+
+    def _by(self, limit: float) -> float:
+        return min(time.monotonic() + limit, self._until)
+
+    def _exchange(self, request: Request, deadline: float) -> Answer:
+        request = msgspec.structs.replace(request, looks_up_again=not self._hasty)
+        return exchange(request, deadline, environ=self._credentials.environ, check=self._check)
+
+    def _find(self, deadline: float) -> Credential | None:
+        """Our login, which a helper is asked for once."""
+        if not self._logins:
+            left = max(deadline - time.monotonic(), 0.0)
+            self._logins.append(self._credentials.find(self.host, limit=left, check=self._check))
+        return self._logins[0]
 
     def _manifest(self, reference: Reference, deadline: float) -> Manifest:
         answer = self._manifest_request("GET", reference, deadline)
         if answer.status == HTTPStatus.NOT_FOUND:
             raise self._missing(reference, deadline)
-        self._expect_ok(answer, str(reference))
+        self._expect_ok(answer, str(reference), deadline)
         served = answer.headers.get("docker-content-digest", "")
         promised = reference.digest or served
         algorithm = promised.partition(":")[0] if is_digest(promised) else "sha256"
@@ -133,8 +162,17 @@ class Registry:
                 f"{reference}: the registry served other bytes than {promised} ({digest})",
                 "Do not deploy it. A proxy between here and the registry may rewrite or cache answers.",
             )
-        media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-        return Manifest(content=answer.body, media_type=media_type, digest=digest)
+        return Manifest(content=answer.body, media_type=self._media_type(answer, reference), digest=digest)
+
+    def _media_type(self, answer: Answer, reference: Reference) -> str:
+        """The type of the manifest. A proxy's page of 200 is none, and must not pass for one."""
+        media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type in MANIFEST_TYPES and isinstance(_parsed(answer.body), dict):
+            return media_type
+        raise RegistryError(
+            f"{reference}: {self.host} answered with no manifest, but {media_type[:100] or 'no type at all'}",
+            "Something else may answer for the registry: a proxy, or a login page.",
+        )
 
     def _manifest_request(self, method: str, reference: Reference, deadline: float) -> Answer:
         path = f"{reference.repository}/manifests/{reference.pointer}"
@@ -166,18 +204,20 @@ class Registry:
             headers=headers,
             authorization=known.reveal() if known else None,
         )
-        answer = exchange(request, deadline)
+        answer = self._exchange(request, deadline)
         if answer.status != HTTPStatus.UNAUTHORIZED:
             return answer
         # A token that was good before may have run out: what the registry asks now counts.
         authorization = self._authorize(answer, scope, deadline)
         self._authorizations[scope] = authorization
-        return exchange(msgspec.structs.replace(request, authorization=authorization.reveal()), deadline)
+        return self._exchange(
+            msgspec.structs.replace(request, authorization=authorization.reveal()), deadline
+        )
 
     def _authorize(self, challenged: Answer, scope: str, deadline: float) -> Secret:
         """Answer a challenge: the value of the Authorization header."""
         challenges = _challenges(challenged.headers.get("www-authenticate", ""))
-        credential = self._credentials.find(self.host)
+        credential = self._find(deadline)
         if "bearer" in challenges:
             if credential is not None and credential.registry_token is not None:
                 return Secret(f"Bearer {credential.registry_token.reveal()}")
@@ -204,18 +244,18 @@ class Registry:
             form = {
                 **query, "grant_type": "refresh_token", "client_id": "opsgate", "refresh_token": refresh
             }  # fmt: skip
-            answer = exchange(Request(url=realm, form=form, redirects=0), deadline)
+            answer = self._exchange(Request(url=realm, method="POST", body=form, redirects=0), deadline)
         else:
             basic = None
             if credential is not None and credential.password is not None:
                 basic = _basic(credential.username, credential.password).reveal()
             joint = "&" if "?" in realm else "?"
-            answer = exchange(
+            answer = self._exchange(
                 Request(url=f"{realm}{joint}{urlencode(query)}", authorization=basic, redirects=0), deadline
             )
         if answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise self._unauthorized(self.host, used=credential is not None)
-        self._expect_ok(answer, f"{self.host}: its token server {urlsplit(realm).hostname}")
+        self._expect_ok(answer, f"{self.host}: its token server {urlsplit(realm).hostname}", deadline)
         return _bearer(answer, self.host)
 
     def _check_realm(self, realm: str) -> None:
@@ -227,11 +267,11 @@ class Registry:
                 "Nothing was sent. Ask whoever runs the registry.",
             )
 
-    def _expect_ok(self, answer: Answer, subject: str) -> None:
+    def _expect_ok(self, answer: Answer, subject: str, deadline: float) -> None:
         if answer.status == HTTPStatus.OK:
             return
         if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise self._unauthorized(subject, used=self._credentials.find(self.host) is not None)
+            raise self._unauthorized(subject, used=self._find(deadline) is not None)
         passing = (
             answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.TOO_MANY_REQUESTS
         )
@@ -255,11 +295,8 @@ def _basic(username: str, password: Secret) -> Secret:
 
 
 def _bearer(answer: Answer, host: str) -> Secret:
-    try:
-        document = json.loads(answer.body)
-        token = document.get("token") or document["access_token"]
-    except (ValueError, KeyError, AttributeError):
-        token = None
+    document = _parsed(answer.body)
+    token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
     # A line break in a token would end the header early.
     if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
         raise RegistryError(f"the token server of {host} answered without a token")
@@ -282,8 +319,16 @@ def _challenges(header: str) -> dict[str, dict[str, str]]:
 def _words(answer: Answer) -> str:
     """Quote the registry's own explanation, short and printable; else the status line's."""
     try:
-        first = json.loads(answer.body)["errors"][0]
+        first = _parsed(answer.body)["errors"][0]
         words = str(first.get("message") or first.get("code") or "")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError):
         words = ""
     return "".join(char for char in words or answer.reason if char.isprintable())[:300]
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON document; None for what is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
