@@ -13,7 +13,7 @@ def run(session: Session) -> None:
     with session.stage("gate", record.stages.gate) as gate:
         if not probing.required(session.settings.targets):
             gate.status, gate.status_reason = "skipped", "no_urls_configured"
-            gate.targets = probing.baseline(session)
+            gate.policy, gate.targets = session.settings.policy, probing.baseline(session)
         else:
             expected = record.revision if session.judges_revision else None
             probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")

@@ -107,6 +107,7 @@ def test_without_a_url_nothing_is_validated_and_every_output_says_so(site: Site)
     assert NOT_VALIDATED in as_json.out
     assert NOT_VALIDATED in as_json.err
     assert (as_json.document["status"], as_json.document["exit_code"]) == ("skipped", 0)
+    assert as_json.document["stages"]["gate"]["policy"]["deadline"] == 2.0
     for form in ("text", "md", "html", "junit", "json"):
         assert NOT_VALIDATED in site.run("evidence", "--format", form).out, form
     assert site.run("gate", "--fail-on-skipped", "--json", code=1).document["status"] == "skipped"
