@@ -23,18 +23,18 @@ def decode(body: bytes, encodings: str) -> bytes:
     Raises `ProbeFailure`: `too_large` past 1 MiB, `truncated` when the compressed data stop early,
     `protocol` when they are corrupt or the encoding was not asked for.
     """
-    codings = [coding for part in encodings.split(",") if (coding := part.strip().lower())]
+    codings = [coding for part in encodings.split(",") if (coding := part.strip())]
     if not body:
         return body
     if len(codings) > _STACKED:
         raise ProbeFailure("protocol", f"{len(codings)} content encodings on top of each other")
     for coding in reversed(codings):
-        if coding in ("gzip", "x-gzip"):
+        if (name := coding.lower()) in ("gzip", "x-gzip"):
             body = _gunzip(body)
-        elif coding == "deflate":
+        elif name == "deflate":
             body = _inflate(body)
-        elif coding != "identity":
-            raise ProbeFailure("protocol", f"content encoding {coding[:40]!r} was not asked for")
+        elif name != "identity":
+            raise ProbeFailure("protocol", f'content encoding "{coding}" was not asked for')
     return body
 
 
@@ -61,7 +61,7 @@ def _expand(body: bytes, window: int, name: str, room: int) -> tuple[bytes, byte
     try:
         content = stream.decompress(body, room + 1)
     except zlib.error as error:
-        raise ProbeFailure("protocol", f"corrupt {name} data: {str(error)[:80]}") from error
+        raise ProbeFailure("protocol", f"corrupt {name} data: {error}") from error
     if len(content) > room:
         raise ProbeFailure("too_large", f"body larger than {LIMIT // 1024} KiB after decompression")
     if not stream.eof:

@@ -68,6 +68,7 @@ class Prober:
     ) -> None:
         self.environ = environ
         self.redactor = redactor
+        self._reach = redactor.reach
         self.rule = rule or RevisionRule()
         self.lenient = lenient
         self.token = token
@@ -140,8 +141,13 @@ class Prober:
                 self._contexts[trust] = tls_context(*trust)
             return self._contexts[trust]
 
+    def beginning(self, text: str, limit: int) -> str:
+        """The first `limit` characters at least, masked: a secret that goes on after them leaves nothing."""
+        end = limit + self._reach
+        return self.redactor.scrub(text) if len(text) <= end else self.redactor.part(text[:end])[0]
+
     def _shown(self, text: str) -> str:
-        one_line = "".join(c if c.isprintable() else "�" for c in self.redactor.scrub(text))
+        one_line = "".join(c if c.isprintable() else "�" for c in self.beginning(text, _DETAIL + 1))
         return one_line if len(one_line) <= _DETAIL else f"{one_line[: _DETAIL - 1]}…"
 
 
@@ -152,7 +158,7 @@ def probe_for(target: Target) -> Callable[[Prober, Target, Exchange], Seen]:
     except KeyError:
         valid = ", ".join(PROBES)
         raise ConfigurationError(
-            f"target {target.name}: cannot probe {target.scheme[:20]!r}", f"Valid are: {valid}."
+            f"target {target.name}: cannot probe {target.scheme!r}", f"Valid are: {valid}."
         ) from None
 
 
@@ -174,6 +180,7 @@ def _probe_http(prober: Prober, target: Target, exchange: Exchange) -> Seen:
         now=prober.wall(),
         lenient=prober.lenient,
         find=lambda pattern, text: prober.searcher(pattern, text, exchange.left),
+        shown=prober.beginning,
     )
     kind, detail = finding.kind, finding.detail
     if fetched.failure is not None:

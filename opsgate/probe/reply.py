@@ -35,6 +35,11 @@ def _malformed(detail: str) -> ProbeFailure:
     return ProbeFailure("protocol", detail)
 
 
+def _quoted(line: bytes) -> str:
+    """The whole of it: cut here, a secret in it could not be recognized any more and masked."""
+    return f'"{line.decode("utf-8", "surrogateescape").rstrip()}"'
+
+
 class StrictResponse(http.client.HTTPResponse):
     """`http.client`'s response with its own reading of head and body.
 
@@ -77,7 +82,7 @@ class StrictResponse(http.client.HTTPResponse):
         if match is None:
             if not line.endswith(b"\n"):
                 raise _malformed("connection closed inside the status line")
-            raise _malformed(f"not an HTTP status line: {line[:40]!r}")
+            raise _malformed(f"not an HTTP status line: {_quoted(line)}")
         return f"HTTP/1.{match[1].decode()}", int(match[2]), (match[3] or b"").decode("latin-1")
 
     def _line(self) -> bytes:
@@ -98,7 +103,7 @@ class StrictResponse(http.client.HTTPResponse):
                 name, value = fields[-1]
                 fields[-1] = (name, f"{value} {match[1].decode('latin-1')}")
             else:
-                raise _malformed(f"not a header line: {line[:40]!r}")
+                raise _malformed(f"not a header line: {_quoted(line)}")
         return fields
 
     def _frame(self, fields: list[tuple[str, str]]) -> None:
@@ -108,7 +113,7 @@ class StrictResponse(http.client.HTTPResponse):
             for name, values in fields
             if name.lower() == "transfer-encoding"
             for value in values.split(",")
-            if (coding := value.strip().lower()) != "identity"
+            if (coding := value.strip()).lower() != "identity"
         ]
         lengths = {v.strip() for n, vs in fields if n.lower() == "content-length" for v in vs.split(",")}
         self._bodiless = self._bodiless or self.status in (_SWITCHING, 204, 304)
@@ -117,13 +122,13 @@ class StrictResponse(http.client.HTTPResponse):
         if self._bodiless:
             self.length = 0
         elif codings:
-            if codings != ["chunked"]:
-                raise _malformed(f"transfer encoding {', '.join(codings)[:40]!r} was not asked for")
+            if [coding.lower() for coding in codings] != ["chunked"]:
+                raise _malformed(f'transfer encoding "{", ".join(codings)}" was not asked for')
             self.chunked, self.chunk_left = True, None
         elif lengths:
             length = lengths.pop()
             if lengths or not (length.isascii() and length.isdigit()):
-                raise _malformed(f"unusable Content-Length {length[:40]!r}")
+                raise _malformed(f'unusable Content-Length "{length}"')
             if len(length) > 15 or int(length) > BODY_LIMIT:  # noqa: PLR2004 - digits that int() may refuse
                 self.length = BODY_LIMIT + 1
             else:
@@ -183,7 +188,7 @@ class StrictResponse(http.client.HTTPResponse):
         line = self._chunk_line("a chunk size")
         match = _CHUNK.fullmatch(line)
         if match is None:
-            raise _malformed(f"not a chunk size: {line[:40]!r}")
+            raise _malformed(f"not a chunk size: {_quoted(line)}")
         return int(match[1], 16)
 
     def _chunk_line(self, what: str) -> bytes:

@@ -133,7 +133,8 @@ class Pace(Retry):
         if not attempt.ok and outcome.retry_after is not None:
             due = max(due, attempt.end_ms + min(outcome.retry_after * 1000, RETRY_AFTER_LIMIT_MS))
         earliest = max(attempt.end_ms, attempt.at_ms + min(FIRST_WAIT_MS, self.interval_ms))
-        if attempt.end_ms < self.latest_ms < due and earliest < self.latest_ms + FIRST_WAIT_MS / 2:
+        in_time = attempt.end_ms < self.latest_ms < due and earliest < self.latest_ms + FIRST_WAIT_MS / 2
+        if in_time and not attempt.ok:
             # A server that asks to be retried later than a pass is possible still gets its last chance,
             # with the time that its answer seems to take.
             due = max(earliest, self.latest_ms - attempt.elapsed_ms)

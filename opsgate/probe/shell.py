@@ -57,7 +57,7 @@ class Commands:
         with process, self._held(process.pid):
             tail, received, exited = _follow(process, until)
         code = process.returncode if exited else None
-        return Ran(exit_code=code, last_line=_last_line(tail), received=received)
+        return Ran(exit_code=code, last_line=_last_line(tail, received), received=received)
 
     @contextlib.contextmanager
     def _held(self, group: int) -> Iterator[None]:
@@ -128,6 +128,9 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _last_line(tail: bytes) -> str:
+def _last_line(tail: bytes, received: int) -> str:
     lines = [line for line in tail.decode("utf-8", "replace").splitlines() if line.strip()]
+    if received > len(tail) and len(lines) == 1 and not tail.startswith(b"\n"):
+        # Its beginning is gone, and with it perhaps that of a secret, which nobody would recognize now.
+        return f"a line of more than {_TAIL // 1024} KiB"
     return lines[-1].strip() if lines else ""

@@ -123,7 +123,7 @@ def _tunnel(ask: Any, connection: Any) -> None:
         ask()
     except OSError as error:
         # Without a status code in the record: it is not the runtime's.
-        raise ProbeFailure("status", f"proxy refused the tunnel: {str(error)[:120]}") from error
+        raise ProbeFailure("status", f"proxy refused the tunnel: {error}") from error
     # What the proxy said is no answer of the runtime, and the handshake gets what is left now.
     exchange.received = 0
     connection.sock.settimeout(exchange.left())
@@ -284,9 +284,11 @@ def _redirected(prepared: requests.PreparedRequest, response: requests.Response)
     except ValueError:
         raise ProbeFailure("redirect", "redirected to an unusable Location", status) from None
     if there.scheme not in _PORTS or not host:
-        raise ProbeFailure("redirect", f"redirected to a {there.scheme[:20] or 'relative'} URL", status)
+        scheme = location.partition(":")[0] if there.scheme else "relative"
+        raise ProbeFailure("redirect", f"redirected to a {scheme} URL", status)
     if host.rstrip(".") != (here.hostname or "").rstrip("."):
-        raise ProbeFailure("redirect", f"redirected to another host: {host[:100]}", status)
+        place = there.netloc.rpartition("@")[2]
+        raise ProbeFailure("redirect", f"redirected to another host: {place}", status)
     if here.scheme == "https" and there.scheme == "http":
         raise ProbeFailure("redirect", "redirected from https to http", status)
     netloc = f"[{host}]" if ":" in host else host

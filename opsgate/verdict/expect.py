@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 from opsgate.verdict.targets import Expectation, Kind, RevisionRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 UNHEALTHY_WORDS: Final = frozenset(
     {"down", "fail", "failed", "error", "unhealthy", "out_of_service", "critical"}
@@ -60,6 +62,11 @@ def search(pattern: str, text: str) -> bool:
     return re.search(pattern, text) is not None
 
 
+def beginning(text: str, limit: int) -> str:
+    """The first `limit` characters, for who has no secrets to hide."""
+    return text[:limit]
+
+
 def examine(
     expect: Expectation,
     response: Response,
@@ -68,26 +75,28 @@ def examine(
     now: float,
     lenient: bool = False,
     find: Callable[[str, str], bool] = search,
+    shown: Callable[[str, int], str] = beginning,
 ) -> Finding:
     """Hold one response against what is expected of it.
 
     `now` is in seconds since the epoch. `lenient` is recovery's: status, health document and
     revision decide, and another expectation that fails is a warning. The revision is judged last,
     so that `revision` means that all else held. `find` searches a pattern in a text and may raise
-    `SearchTimeout`.
+    `SearchTimeout`. `shown` gives the beginning of a text, its secrets masked before it is cut.
     """
+    cite = partial(quote, shown=shown)
     document = _parse(response.body, needed=bool(expect.json) or (expect.revision or "").startswith("json:"))
     revision = _revision(expect.revision, response, document)
-    failed = _status(expect, response) or _health_document(document)
+    failed = _status(expect, response) or _health_document(document, cite)
     if failed is not None:
         return _finding(failed, revision)
     note = ""
-    failed = next(_other_failures(expect, response, document, now, find), None)
+    failed = next(_other_failures(expect, response, document, now, find, cite), None)
     if failed is not None:
         if not lenient:
             return _finding(failed, revision)
         note = f"warning: {failed[1]}"
-    kind, about_revision = _judge_revision(expect, rule, revision)
+    kind, about_revision = _judge_revision(expect, rule, revision, cite)
     detail = about_revision if kind is not None else "; ".join(filter(None, (note, about_revision)))
     return Finding(kind=kind, detail=detail, revision=revision)
 
@@ -102,9 +111,9 @@ def revisions_match(a: str, b: str) -> bool:
     )
 
 
-def quote(text: str, limit: int = 60) -> str:
+def quote(text: str, limit: int = 60, *, shown: Callable[[str, int], str] = beginning) -> str:
     """The text in quotes, on one line, without control characters, and no longer than the limit."""
-    whole = json.dumps(text[: limit + 1], ensure_ascii=False)
+    whole = json.dumps(shown(text, limit + 1)[: limit + 1], ensure_ascii=False)
     harmless = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in whole[1:-1])
     if len(harmless) > limit:
         return f'"{harmless[:limit]}…"'
@@ -112,6 +121,7 @@ def quote(text: str, limit: int = 60) -> str:
 
 
 _Failure = tuple[Kind, str]
+_Cite = Callable[[str], str]
 
 
 def _finding(failed: _Failure, revision: str | None) -> Finding:
@@ -124,13 +134,13 @@ def _status(expect: Expectation, response: Response) -> _Failure | None:
     return "status", f"status {response.status}"
 
 
-def _health_document(document: object) -> _Failure | None:
+def _health_document(document: object, cite: _Cite) -> _Failure | None:
     if not isinstance(document, dict):
         return None
     for name in ("status", "outcome"):
         value = document.get(name)
         if _is_unhealthy(name, value):
-            return "health_document", f"the health document says {name} {quote(str(value))}"
+            return "health_document", f"the health document says {name} {cite(str(value))}"
     return None
 
 
@@ -141,52 +151,59 @@ def _is_unhealthy(name: str, value: object) -> bool:
 
 
 def _other_failures(
-    expect: Expectation, response: Response, document: object, now: float, find: Callable[[str, str], bool]
+    expect: Expectation,
+    response: Response,
+    document: object,
+    now: float,
+    find: Callable[[str, str], bool],
+    cite: _Cite,
 ) -> Iterator[_Failure]:
-    yield from _header_failures(expect, response)
+    yield from _header_failures(expect, response, cite)
     if expect.body is not None or expect.body_regex is not None:
-        yield from _text_failures(expect, _text(response), find)
-    yield from _json_failures(expect, document)
+        yield from _text_failures(expect, _text(response), find, cite)
+    yield from _json_failures(expect, document, cite)
     if expect.max_latency is not None and (allowed := expect.max_latency * 1000) < response.elapsed_ms:
         yield "latency", f"took {response.elapsed_ms:.0f} ms, at most {allowed:.0f} ms allowed"
     if expect.tls_days is not None:
         yield from _certificate_failures(expect.tls_days, response.tls_not_after, now)
 
 
-def _header_failures(expect: Expectation, response: Response) -> Iterator[_Failure]:
+def _header_failures(expect: Expectation, response: Response, cite: _Cite) -> Iterator[_Failure]:
     for name, wanted in expect.headers:
         seen = response.header(name)
         if seen is None:
             yield "header", f"no header {name}"
         elif seen != wanted.strip():
-            yield "header", f"header {name} is {quote(seen)}, not {quote(wanted)}"
+            yield "header", f"header {name} is {cite(seen)}, not {cite(wanted)}"
 
 
-def _text_failures(expect: Expectation, text: str, find: Callable[[str, str], bool]) -> Iterator[_Failure]:
+def _text_failures(
+    expect: Expectation, text: str, find: Callable[[str, str], bool], cite: _Cite
+) -> Iterator[_Failure]:
     if expect.body is not None and expect.body not in text:
-        yield "body", f"body does not contain {quote(expect.body)} ({_opening(text)})"
+        yield "body", f"body does not contain {cite(expect.body)} ({_opening(text, cite)})"
     if expect.body_regex is not None:
         try:
             if not find(expect.body_regex, text):
-                yield "body", f"body does not match {quote(expect.body_regex)} ({_opening(text)})"
+                yield "body", f"body does not match {cite(expect.body_regex)} ({_opening(text, cite)})"
         except SearchTimeout:
-            yield "timeout", f"time limit reached while searching for {quote(expect.body_regex)}"
+            yield "timeout", f"time limit reached while searching for {cite(expect.body_regex)}"
 
 
-def _opening(text: str) -> str:
-    return f"starts with {quote(text)}" if text else "it is empty"
+def _opening(text: str, cite: _Cite) -> str:
+    return f"starts with {cite(text)}" if text else "it is empty"
 
 
-def _json_failures(expect: Expectation, document: object) -> Iterator[_Failure]:
+def _json_failures(expect: Expectation, document: object, cite: _Cite) -> Iterator[_Failure]:
     for path, wanted in expect.json:
         if document is _NOT_JSON:
             yield "json", "body is not JSON"
             return
         seen = _look_up(document, path)
         if seen is _MISSING:
-            yield "json", f"json {quote(path)} is missing"
+            yield "json", f"json {cite(path)} is missing"
         elif not _same(seen, wanted):
-            yield "json", f"json {quote(path)} is {_show(seen)}, not {_show(wanted)}"
+            yield "json", f"json {cite(path)} is {_show(seen, cite)}, not {_show(wanted, cite)}"
 
 
 def _certificate_failures(days: float, not_after: float | None, now: float) -> Iterator[_Failure]:
@@ -196,16 +213,18 @@ def _certificate_failures(days: float, not_after: float | None, now: float) -> I
         yield "certificate", f"certificate ends in {left:.1f} days, at least {days:g} wanted"
 
 
-def _judge_revision(expect: Expectation, rule: RevisionRule, seen: str | None) -> tuple[Kind | None, str]:
+def _judge_revision(
+    expect: Expectation, rule: RevisionRule, seen: str | None, cite: _Cite
+) -> tuple[Kind | None, str]:
     if expect.revision is None:
         return None, ""
     if seen is None:
-        unreadable = f"no revision at {quote(expect.revision)}"
+        unreadable = f"no revision at {cite(expect.revision)}"
         return ("revision" if rule.expected else None), unreadable
     if rule.expected and not revisions_match(seen, rule.expected):
-        return "revision", f"runs revision {quote(seen)}, not {quote(rule.expected)}"
+        return "revision", f"runs revision {cite(seen)}, not {cite(rule.expected)}"
     if rule.forbidden and revisions_match(seen, rule.forbidden):
-        return "revision", f"still runs revision {quote(seen)}"
+        return "revision", f"still runs revision {cite(seen)}"
     return None, ""
 
 
@@ -292,9 +311,9 @@ def _same(seen: object, wanted: object) -> bool:
     return seen == wanted
 
 
-def _show(value: object) -> str:
+def _show(value: object, cite: _Cite) -> str:
     if isinstance(value, str):
-        return quote(value)
+        return cite(value)
     if isinstance(value, dict | list | tuple):
         return "an object" if isinstance(value, dict) else "a list"
-    return json.dumps(value)[:60]
+    return cite(json.dumps(value)).strip('"')
