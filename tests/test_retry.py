@@ -97,6 +97,11 @@ def test_a_wait_leaves_the_last_chance() -> None:
     assert pace().after(reply(54_000, took=700.0, retry_after=60.0)).next_at_ms == 54_700.0
 
 
+def test_a_healthy_target_needs_no_last_chance() -> None:
+    assert pace(Policy(interval=10.0)).after(reply(54_000, ok=True)).next_at_ms == 64_000.0
+    assert pace().after(reply(54_900, ok=True)).next_at_ms == 55_150.0
+
+
 def test_the_last_chance_is_not_two_attempts_at_once() -> None:
     last = pace().after(reply(52_000, took=2.0, retry_after=60.0))
     assert last.next_at_ms == LATEST - 2
@@ -177,7 +182,7 @@ def test_whatever_happens(outcomes: list[tuple[bool, float, float | None]], inte
         assert now.next_at_ms <= max(60_000.0, made.attempt.end_ms)
         assert now.next_at_ms <= made.attempt.end_ms + max(5000.0, interval * 1000)
         assert now.next_at_ms >= made.attempt.at_ms + min(100.0, interval * 1000) - 1e-6
-        if made.attempt.end_ms < LATEST and made.attempt.at_ms < LATEST - 50:
+        if not ok and made.attempt.end_ms < LATEST and made.attempt.at_ms < LATEST - 50:
             assert now.next_at_ms < LATEST + 50
 
 
