@@ -44,11 +44,13 @@ def test(_context: Context, coverage: bool = False, only_tests: bool = False) ->
     help={
         "simulation": "how often each policy is fooled, instead (default: no)",
         "faults": "random kills of real releases, instead (default: no)",
+        "history": "listing, verifying and replaying 10 000 runs, instead (default: no)",
     },
 )
-def bench(_context: Context, simulation: bool = False, faults: bool = False) -> None:
+def bench(_context: Context, simulation: bool = False, faults: bool = False, history: bool = False) -> None:
     """Project: measure start, lag, cost of an attempt and many targets."""
-    chosen = [name for name, wanted in (("simulation", simulation), ("faults", faults)) if wanted]
+    wanted = {"simulation": simulation, "faults": faults, "history": history}
+    chosen = [name for name, is_wanted in wanted.items() if is_wanted]
     _run_all([[sys.executable, f"benchmarks/{name}.py"] for name in chosen or ["speed"]])
 
 
