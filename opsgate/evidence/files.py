@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opsgate.errors import EvidenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 HINT = "Make the directory writable and its disk roomy, or choose another with --evidence-dir."
@@ -17,38 +17,25 @@ HINT = "Make the directory writable and its disk roomy, or choose another with -
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write and fsync a file; on failure nothing stays. Raises `OSError`."""
-    write_together({path: data})
+    _write(path, data, sync=True)
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write and fsync files; on failure none of them stays. Raises `OSError`."""
-    with ExitStack() as written:
-        # All written first: the file system then brings them to the disk in one go.
-        descriptors = {path: written.enter_context(_written(path, data)) for path, data in contents.items()}
-        for path, descriptor in descriptors.items():
-            with _undone(path):
-                os.fsync(descriptor)
+def write(path: Path, data: bytes) -> None:
+    """As `write_durably`, but a power cut may leave the file empty: for what can be made again."""
+    _write(path, data, sync=False)
 
 
-@contextmanager
-def _written(path: Path, data: bytes) -> Iterator[int]:
-    """A file written anew, open; it goes again when that or the block fails."""
+def _write(path: Path, data: bytes, *, sync: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        with _undone(path):
+        try:
             write_all(descriptor, data)
-            yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _undone(path: Path) -> Iterator[None]:
-    """Where the block fails the file goes, and an `OSError` names it."""
-    try:
-        yield
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError):
             error.filename = str(path)
         with suppress(OSError):
             path.unlink()
@@ -78,15 +65,13 @@ def replace_durably(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """As `replace_durably`, but after a power cut the file may be empty: for what can be made again."""
+    """As `replace_durably`, within the bounds of `write`."""
     _replace(path, data, sync=False)
 
 
 def _replace(path: Path, data: bytes, *, sync: bool) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with _written(temporary, data) as descriptor:
-        if sync:
-            os.fsync(descriptor)
+    _write(temporary, data, sync=sync)
     try:
         temporary.replace(path)
     except BaseException:

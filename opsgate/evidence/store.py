@@ -27,8 +27,8 @@ from opsgate.evidence.files import (
     replace,
     replace_durably,
     sync_directory,
+    write,
     write_durably,
-    write_together,
 )
 from opsgate.evidence.ledger import GENESIS, Ledger, Line
 from opsgate.evidence.views import env
@@ -152,7 +152,9 @@ class Store:
         }
         with explained("finishing the record", directory / RECORD), self.ledger.locked() as tail:
             try:
-                write_together({waiting: data, **latest})
+                for path, content in latest.items():
+                    write(path, content)
+                write_durably(waiting, data)
                 sync_directory(directory)
                 line = tail.append(draft)
             except OSError:
@@ -166,9 +168,11 @@ class Store:
                 raise
             # The run is finished; `complete` makes up for what fails from here on.
             with suppress(OSError):
-                sync_directory(directory)
                 for path in latest:
                     path.replace(self.directory / path.name[1:].removesuffix(".tmp"))
+            with suppress(OSError):
+                # Only now that all is renamed: the disk brings it home in one go.
+                sync_directory(directory)
                 sync_directory(self.directory)
         return line
 
