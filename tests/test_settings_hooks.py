@@ -232,6 +232,36 @@ def test_secrets_are_gathered_and_never_shown(tmp_path: Path) -> None:
     assert not [secret for secret in planted if secret in shown]
 
 
+def test_secrets_in_the_files_own_commands_are_known_too(tmp_path: Path) -> None:
+    keys = {
+        "deploy": "deploy --token deploy-token",
+        "rollback_check": "curl -u user:check-password https://a.example",
+        "incident": "page 'https://a.example/?key=incident-key'",
+    }
+    chain = '["ROLL_SECRET=first-secret roll", "curl https://user:second-secret@a.example"]'
+    text = "".join(f'{key} = "{value}"\n' for key, value in keys.items())
+    text = f"[environments.default]\n{text}rollback = {chain}\n"
+    found = load(tmp_path, f'{text}[publish]\ncommand = "push --password=publish-password"\n')
+    said = "deploy-token check-password incident-key first-secret second-secret publish-password"
+    assert found.redactor.scrub(f"said: {said}") == "said: *** *** *** *** *** ***"
+
+
+def test_a_long_value_is_not_quoted_in_part(tmp_path: Path) -> None:
+    secret = "hunter2-" + "under-the-mat-" * 20
+    environ = {"OPSGATE_DEADLINE": f"{'x' * 50} {secret}", "OPSGATE_REVISION": f"{'x' * 50} {secret}"}
+    text = error(tmp_path, environ=environ, url=(f"http://someone:{secret}@a.example:{secret}/",))
+    assert "hunter2" not in text
+    assert '"(339 characters)" is not a duration' in text
+
+
+def test_a_commands_name_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+    secret = "hunter2-under-the-mat-0123456789"
+    text = f'[environments.default]\nurls = [{{ command = "{"x" * 180} {secret} {"y" * 300}" }}]\n'
+    (target,) = load(tmp_path, text, environ={"DEPLOY_TOKEN": secret}).targets
+    assert len(target.name) == 200
+    assert target.name.startswith(f"{'x' * 180} *** yyy")
+
+
 @pytest.mark.parametrize("token", ["two words", "a\nb", "é", "a\x00b"])
 def test_a_token_that_no_header_can_carry(tmp_path: Path, token: str) -> None:
     text = error(tmp_path, environ={"RUNTIME_HEALTH_TOKEN": token})

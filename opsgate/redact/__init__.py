@@ -29,6 +29,7 @@ SHORT: Final = 6
 """Shorter values are masked only where they are a whole value."""
 _CONTEXT: Final = 4096
 """Characters around a cut in a long line in which names and values are kept together."""
+_LOGIN: Final = re.compile(r"""\s(?:-u|--user)[ =]?["']?\Z""")
 # A record must stay readable when somebody sets AUTH_MODE=manual: opsgate's own words are no secrets.
 _OWN_WORDS: Final = frozenset(
     [
@@ -187,7 +188,10 @@ def found_in(text: str) -> tuple[str, ...]:
             elif re.search(r"https?:\\?/\\?/$", text[:start], re.IGNORECASE):
                 found.append(unquote(user))
         else:
-            found += [value, unquote(value), _unescaped(value)]
+            # A quotation mark of the shell may end a URL's parameter, and is no part of it.
+            found += [value, value.rstrip("'"), unquote(value), _unescaped(value)]
+            if _LOGIN.search(text, max(0, start - len("  --user='")), start):
+                found.append(value.partition(":")[2])
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-_WIDTH = 60
+_WIDTH = 240
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -33,7 +33,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(value: object) -> str:
-    """`value` for a message: one line, at most 60 characters, control characters escaped."""
+    """`value` for a message: one line, control characters escaped.
+
+    Whole, or only its length: messages are masked later, and half a secret would not be recognized then.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
@@ -42,12 +45,8 @@ def shown(value: object) -> str:
     text = "a very large number" if isinstance(value, int) and abs(value) >= 10**20 else ascii(value)
     if isinstance(value, str):
         text = value if value.isprintable() else text[1:-1]
-        return f'"{_cut(text)}"'
-    return _cut(text)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+        return f'"{text}"' if len(text) <= _WIDTH else f'"({len(value)} characters)"'
+    return text
 
 
 def kind_of(value: object) -> str:

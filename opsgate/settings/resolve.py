@@ -14,7 +14,7 @@ from opsgate.settings import rules, urls, variables
 from opsgate.settings.durations import format_duration
 from opsgate.settings.mistakes import Mistake, Problem
 from opsgate.settings.sources import Sources
-from opsgate.settings.targets import parse_control, url_target
+from opsgate.settings.targets import LONGEST_NAME, parse_control, url_target
 from opsgate.settings.values import Flags, Hooks, Notify, Publish, Settings, Timeouts
 from opsgate.verdict.targets import Policy, Target
 
@@ -43,15 +43,16 @@ def load(
     evidence_dir, run_id = _evidence_dir(sources, hooks), _run_id(sources)
     values = _plain_values(sources)
     sources.stop_on_errors()
-    secrets = (*_secrets(targets, control, token), *_notify_secrets(notify))
+    secrets = (*_secrets(targets, control, token, hooks), *_notify_secrets(notify))
+    redactor = Redactor.gather(environ, secrets, patterns)
     return Settings(
         config_file=sources.file.path if sources.file else None,
         directory=sources.directory,
         environment=sources.environment,
         evidence_dir=sources.directory / evidence_dir,
         run_id=run_id,
-        targets=targets,
-        control=control,
+        targets=_named(targets, redactor),
+        control=_named(control, redactor),
         hooks=hooks,
         notify=notify,
         token=token,
@@ -59,7 +60,7 @@ def load(
         origins=sources.origins,
         warnings=tuple(dict.fromkeys(sources.warnings)),
         secrets=secrets,
-        redactor=Redactor.gather(environ, secrets, patterns),
+        redactor=redactor,
         **values,
     )
 
@@ -160,6 +161,17 @@ def _control(sources: Sources) -> tuple[Target, ...]:
     return _numbered(list(distinct.values()))
 
 
+def _named(targets: tuple[Target, ...], redactor: Redactor) -> tuple[Target, ...]:
+    """The targets by names that everybody may see: masked, and then a command's is cut short."""
+    named = []
+    for target in targets:
+        name = redactor.scrub(target.name)
+        if target.url is None and len(name) > LONGEST_NAME:
+            name = f"{name[: LONGEST_NAME - 1]}…"
+        named.append(msgspec.structs.replace(target, name=name))
+    return _numbered(named)
+
+
 def _numbered(targets: list[Target]) -> tuple[Target, ...]:
     """Different URLs can look alike once masked: later ones get a number, for names are keys."""
     names: set[str] = set()
@@ -192,10 +204,12 @@ def _checked_token(text: str) -> Secret:
 
 
 def _secrets(
-    targets: tuple[Target, ...], control: tuple[Target, ...], token: Secret | None
+    targets: tuple[Target, ...], control: tuple[Target, ...], token: Secret | None, hooks: Hooks
 ) -> tuple[Secret, ...]:
     """What the configuration carries that no output may show."""
     found = [token.reveal()] if token else []
+    for command in (hooks.publish, hooks.deploy, *hooks.rollback, hooks.rollback_check, hooks.incident):
+        found += found_in(command or "")
     for target in (*targets, *control):
         found += found_in(target.url or target.command or "")
         for _, value in target.request_headers:

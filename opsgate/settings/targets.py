@@ -15,6 +15,7 @@ from opsgate.settings.urls import HTTP, check_url
 from opsgate.verdict.targets import Expectation, Target
 
 LONGEST_NAME: Final = 200
+"""Characters of a target's name."""
 _RANGE = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # The transport sets these; a second one would make the request ambiguous.
@@ -37,7 +38,7 @@ def parse_target(value: object) -> Target:
     _check_fit(fields, shape)
     expect = {key: fields[key] for key in Expectation.__struct_fields__ if key in fields}
     rest = {key: fields[key] for key in fields if key not in expect}
-    default = mask_url(fields["url"] if command is None else " ".join(command.split()))[:LONGEST_NAME]
+    default = mask_url(fields["url"] if command is None else " ".join(command.split()))
     return Target(**{"name": default, **rest}, expect=Expectation(**expect))
 
 

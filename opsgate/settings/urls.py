@@ -14,6 +14,7 @@ SCHEMES: Final = ("http", "https", "tcp")
 HTTP: Final = ("http", "https")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST: Final = 8192
+_LONGEST_SHOWN: Final = 200
 _LONGEST_HOST: Final = 253
 _PORT_HINT: Final = "A port is a number from 1 to 65535."
 _HOST_HINT: Final = "A host is a name, an IPv4 address, or an IPv6 address in brackets."
@@ -80,6 +81,8 @@ def _seen(text: str) -> str:
     scheme, slashes, rest = head.rpartition("://")
     before, at, place = rest.rpartition("@")
     rest = f"***@{place}" if at and before else rest
+    if len(rest) > _LONGEST_SHOWN:
+        rest = f"{rest.partition('/')[0]}/…"
     return shown(mask_url(f"{scheme}{slashes}{rest}{'?***' if question else ''}"))
 
 
