@@ -171,6 +171,12 @@ def test_what_failed_hangs_and_the_rest_stands() -> None:
     assert drawn.bottom == drawn.axis + 2 * one
 
 
+def test_a_single_column_is_no_wall() -> None:
+    drawn = weeks.picture(ledger(on_day(0)))
+    assert drawn is not None
+    assert (drawn.columns[0].x, drawn.columns[0].width) == ("0.571%", "6.000%")
+
+
 def test_days_without_runs_are_gaps() -> None:
     drawn = weeks.picture(ledger(on_day(0), on_day(3)))
     assert drawn is not None

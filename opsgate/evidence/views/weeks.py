@@ -28,6 +28,8 @@ _BELOW: Final[tuple[Ending, ...]] = ("recovered", "failed")
 COLUMNS: Final = 110
 _DAYS: Final = 45
 """Up to so many days a column is a day: one of them is then as wide as a finger on a phone's screen."""
+_SLOTS: Final = 14
+"""There is room for so many columns at least: a single one is no wall."""
 HEIGHT: Final = 120
 """Pixels that the highest and the deepest column share."""
 TOP: Final = 16
@@ -103,7 +105,7 @@ def picture(runs: Iterable[Line]) -> Picture | None:
     columns = []
     for number, period in enumerate(periods):
         found = counts.get(period, Counter())
-        begin, width = date.fromordinal(period * size + 1), 1 / len(periods)
+        begin, width = date.fromordinal(period * size + 1), 1 / max(len(periods), _SLOTS)
         columns.append(_column(begin, found, _bars(found, scale, axis), number * width, width))
     span = {1: "a day", 7: "a week"}.get(size, f"{size // 7} weeks")
     return Picture(span, axis, TOP + HEIGHT, columns, _labels(columns), above, below)
@@ -154,9 +156,10 @@ def _column(begin: date, counts: Counter[Ending], bars: list[Bar], at: float, wi
 
 
 def _labels(columns: Sequence[Column]) -> list[Label]:
-    step = max(1, -(-len(columns) // _LABELS))
+    slots = max(len(columns), _SLOTS)
+    step = -(-slots // _LABELS)
     return [
         Label(column.begin, column.x)
         for number, column in enumerate(columns)
-        if number % step == 0 and number / len(columns) < _ROOM
+        if number % step == 0 and number / slots < _ROOM
     ]
