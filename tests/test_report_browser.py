@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from opsgate.evidence.record import decode
 from opsgate.evidence.views import FORMATS
 from tests import records
 from tests.browser import Page, browser, found
+from tests.needs import unavailable
 
 CASES = ("passed", "failed-recovered", "failed-unstable", "skipped-no-urls", "unfinished", "hostile")
 LOOKS = [
@@ -28,8 +28,7 @@ LOOKS = [
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     program = found()
     if program is None:
-        assert not os.environ.get("CI"), "Chromium is needed where CI is set"
-        pytest.skip("Chromium is not installed")
+        unavailable("Chromium is not installed (apt-get install chromium)")
     with browser(program, tmp_path_factory.mktemp("profile")) as tab:
         yield tab
 

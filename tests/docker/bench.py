@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 import trustme
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import load_pem_x509_certificate
+
+from tests.needs import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,13 +34,6 @@ USER = "pilot"
 PASSWORD = "lift-off-2026"
 # What `htpasswd -bnB pilot lift-off-2026` prints; the registry takes bcrypt only.
 HTPASSWD = "pilot:$2y$05$abcdefghijklmnopqrstuuLl18dHs6avBeVKMqOctk7JQ/QDdRd5m"
-
-
-def unavailable(reason: str) -> None:
-    """Skip where the part cannot be had on a developer's machine; in CI it has to be there."""
-    if os.environ.get("CI"):
-        pytest.fail(f"in CI this test has to run, and it cannot: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 def free_port() -> int:
@@ -261,10 +255,10 @@ class Engine:
             if containers:
                 self.run("rm", "--force", *containers, check=False)
         self._daemon.stop()
-        # dockerd leaves its network namespace mounted, and pytest could not clear the directory.
-        netns = self.directory / "exec" / "netns" / "default"
-        if netns.exists():
-            subprocess.run(["umount", str(netns)], capture_output=True, check=False)
+        # dockerd leaves its network namespace mounted, and when killed more: pytest could not clear that.
+        for mount in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if (place := mount.split()[1]).startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "--lazy", place], capture_output=True, check=False)
         shutil.rmtree(self.directory / "data", ignore_errors=True)
 
     def environ(self, **extra: str) -> dict[str, str]:

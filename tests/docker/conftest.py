@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer, free_port, unavailable
+from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer, free_port
 from tests.docker.releases import Mission
+from tests.needs import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

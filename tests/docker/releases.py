@@ -153,7 +153,7 @@ class DyingProxy:
 
     def __init__(self, registry: str) -> None:
         host, _, port = registry.partition(":")
-        self._upstream, self.dead = (host, int(port)), False
+        self._upstream, self.dead, self._closed = (host, int(port)), False, False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._door = socket.create_server(("127.0.0.1", 0))
@@ -163,6 +163,7 @@ class DyingProxy:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             sockets, self._sockets = [self._door, *self._sockets], []
         for one in sockets:
             with suppress(OSError):
@@ -173,11 +174,16 @@ class DyingProxy:
         while True:
             try:
                 client, _ = self._door.accept()
-                upstream = socket.create_connection(self._upstream, 5)
             except OSError:
                 return
+            upstream = socket.create_connection(self._upstream, 5)
             with self._lock:
-                self._sockets += [client, upstream]
+                closed = self._closed
+                self._sockets += [] if closed else [client, upstream]
+            if closed:
+                client.close()
+                upstream.close()
+                return
             for source, sink, watched in ((client, upstream, True), (upstream, client, False)):
                 threading.Thread(target=self._pump, args=(source, sink, watched), daemon=True).start()
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,9 +78,9 @@ def test_a_registry_that_is_down_is_known_before_the_build(
 def test_a_registry_that_dies_in_the_middle_of_a_push(
     launch: Callable[[str], Mission], registry: OciRegistry
 ) -> None:
-    proxy = DyingProxy(registry.host)
-    mission = launch(f"{proxy.host}/dying")
-    done = mission.run("release")
+    with closing(DyingProxy(registry.host)) as proxy:
+        mission = launch(f"{proxy.host}/dying")
+        done = mission.run("release")
     assert proxy.dead
     check_failed(done, "docker compose push failed (exit 1)", proxy.host)
     build, push = done.stages["publish"]["commands"]

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from opsgate.evidence.record import Evidence, decode
+from tests.needs import unavailable
 from tests.workflow.ours import PATH, ROOT
 
 ACTIONS: Final = Path(__file__).parent / "actions"
@@ -88,6 +89,8 @@ class Checkout:
     """A repository with this project's workflow and sample, and the runner's memory beside it."""
 
     def __init__(self, path: Path) -> None:
+        if shutil.which("node") is None:
+            unavailable("node is not installed (apt-get install nodejs), and act needs it for hashFiles()")
         self.repository, self.home = path / "repository", path / "runner"
         self.runtime, self.path = path / "runtime", path
         self.port = free_ports(3)
