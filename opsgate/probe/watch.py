@@ -175,12 +175,27 @@ class Watch:
         verdict: Verdict = Waiting()
         if index < len(self.lanes):
             self._on_attempt(index, reply.attempt, lane.run)
-            if lane.target.required and may_settle(lane.run, self._policy, self._soak_end):
+            if lane.target.required and self._may_settle(lane.run):
                 verdict = self._judge(math.inf if self._is_over(lane) else reply.attempt.end_ms)
         else:
             verdict = self._judge(reply.attempt.end_ms)
         self._schedule(index, lane)
         return verdict
+
+    def _may_settle(self, run: Run) -> bool:
+        """Whether a required target's newest attempt can change anything that all of them decide.
+
+        A healthy one fails nobody. It begins the common soak or ends it, and for either all must have come
+        that far.
+        """
+        soak_end = self._soak_end
+        if not may_settle(run, self._policy, soak_end):
+            return False
+        if not run.is_healthy(self._policy):
+            return True
+        if run.streak == 1 or soak_end is None:
+            return all(lane.run.start_ms is not None for lane in self._required)
+        return all(lane.run.last_ms >= soak_end for lane in self._required)
 
     def _is_over(self, lane: Lane) -> bool:
         """The lane's next attempt is due too late to begin a run, and no control URL is still to be heard."""
