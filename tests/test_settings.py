@@ -371,6 +371,8 @@ def test_an_undefined_environment_is_a_mistake(tmp_path: Path) -> None:
     assert error(tmp_path, environ={"OPSGATE_ENV": "zz"}) == (
         'OPSGATE_ENV: "zz" is an unknown environment; valid here: production'
     )
+    with pytest.raises(ConfigurationError, match=r"opsgate\.toml defines each as a table"):
+        load(tmp_path, env="prodution")
     assert load(tmp_path, env="default").environment == "default"
     assert load(tmp_path, "[gate]\nsoak = 1\n", env="anything").environment == "anything"
     assert load(tmp_path / "nowhere", env="anything").environment == "anything"

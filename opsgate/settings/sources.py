@@ -125,7 +125,8 @@ class Sources:
         where, given = self._named()
         try:
             name = rules.name(given)
-            _check_defined(name, self.file.environments if self.file else {})
+            if self.file:
+                _check_defined(name, self.file)
         except Mistake as exc:
             self.report(Problem(where=where, text=exc.text, hint=exc.hint), fatal=True)
             return "default"
@@ -150,6 +151,10 @@ class Sources:
         return "environment", "default"
 
 
-def _check_defined(name: str, defined: Mapping[str, object]) -> None:
+def _check_defined(name: str, file: configfile.ConfigFile) -> None:
+    defined = file.environments
     if defined and name != "default" and name not in defined:
-        raise Mistake(f'"{name}" is an {unknown("environment", name, defined)}')
+        raise Mistake(
+            f'"{name}" is an {unknown("environment", name, defined)}',
+            f"{file.label} defines each as a table [{file.top.path}environments.NAME].",
+        )
