@@ -244,6 +244,15 @@ def test_no_wait_goes_past_the_limit(tmp_path: Path) -> None:
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("before", [0, 290, 980])
+def test_a_registrys_words_are_quoted_whole_or_not_at_all(tmp_path: Path, before: int) -> None:
+    words = "x" * before + " hunter2-under-the-mat"
+    body = json.dumps({"errors": [{"code": "X", "message": words}]}).encode()
+    with serving(lambda _: Reply(status=400, body=body)) as server, pytest.raises(RegistryError) as caught:
+        client(server.host, tmp_path).manifest(reference(server.host))
+    assert words in caught.value.message or "hunter" not in caught.value.message
+
+
 def test_a_bad_retry_after_is_no_crash(tmp_path: Path) -> None:
     reply = Reply(status=503, headers={"Retry-After": "soon"})
     with serving(lambda _: reply) as server, pytest.raises(Unreachable):

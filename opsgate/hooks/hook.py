@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from opsgate.errors import OpsgateError
+from opsgate.settings.mistakes import shown, whole
 
 HookName = Literal["publish", "deploy", "rollback", "rollback_check", "incident"]
 
@@ -132,14 +133,14 @@ def read_outputs(path: Path) -> Outputs:
             image = _image(key.removeprefix("image."), value)
             images[image.name] = image
         else:
-            unknown.append(key[:60])
+            unknown.append(whole(key, 240))
     return Outputs(revision=revision, images=tuple(images.values()), unknown=tuple(unknown))
 
 
 def _revision(value: str) -> str:
     if not _REVISION.fullmatch(value):
         raise HookOutputError(
-            f"the hook left an unusable revision in OPSGATE_OUTPUT: {value[:60]!r}",
+            f"the hook left an unusable revision in OPSGATE_OUTPUT: {shown(value)}",
             "write 'revision=' and 1 to 200 printable characters without spaces",
         )
     return value
@@ -149,7 +150,7 @@ def _image(name: str, value: str) -> NamedImage:
     match = _IMAGE.fullmatch(value)
     if not match or not _NAME.fullmatch(name):
         raise HookOutputError(
-            f"the hook left an unusable image in OPSGATE_OUTPUT: image.{name[:60]}={value[:120]!r}",
+            f"the hook left an unusable image in OPSGATE_OUTPUT: image.{whole(name, 240)}={shown(value)}",
             "write 'image.NAME=REGISTRY/NAME:TAG@sha256:DIGEST'",
         )
     return NamedImage(name=name, reference=match["reference"], digest=match["digest"])

@@ -32,11 +32,16 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.where}: {self.text}"
 
 
-def shown(value: object) -> str:
-    """`value` for a message: one line, control characters escaped.
+def whole(text: str, limit: int = 1000) -> str:
+    """The text as part of a message, or only its length where it is longer than the limit.
 
-    Whole, or only its length: messages are masked later, and half a secret would not be recognized then.
+    Never a part of it: messages are masked later, and half a secret would not be recognized then.
     """
+    return text if len(text) <= limit else f"({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """`value` for a message: one line, control characters escaped, a long text by its length only."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list):
@@ -45,7 +50,7 @@ def shown(value: object) -> str:
     text = "a very large number" if isinstance(value, int) and abs(value) >= 10**20 else ascii(value)
     if isinstance(value, str):
         text = value if value.isprintable() else text[1:-1]
-        return f'"{text}"' if len(text) <= _WIDTH else f'"({len(value)} characters)"'
+        return f'"{whole(text, _WIDTH)}"'
     return text
 
 

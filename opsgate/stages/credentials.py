@@ -13,6 +13,7 @@ import msgspec
 
 from opsgate.errors import OpsgateError
 from opsgate.redact import Secret
+from opsgate.settings.mistakes import whole
 from opsgate.stages.answers import answer
 from opsgate.stages.halt import go_on
 from opsgate.stages.reference import DOCKER_HUB
@@ -130,7 +131,7 @@ class Credentials:
             # Helpers report on stdout, and this one sentence is part of their protocol.
             if "credentials not found" in done.stdout:
                 return None
-            said = (done.stderr.strip() or done.stdout.strip() or "no reason given")[:300]
+            said = whole(done.stderr.strip() or done.stdout.strip() or "no reason given")
             raise CredentialsError(f"{program} failed for {key} (exit {done.returncode}): {said}", hint)
         return _read_answer(program, done.stdout, hint)
 

@@ -27,6 +27,7 @@ import msgspec
 
 from opsgate.errors import OpsgateError
 from opsgate.redact import Secret
+from opsgate.settings.mistakes import shown, whole
 from opsgate.stages.credentials import Credential, Credentials, login_command
 from opsgate.stages.halt import go_on
 from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest, is_loopback
@@ -166,11 +167,12 @@ class Registry:
 
     def _media_type(self, answer: Answer, reference: Reference) -> str:
         """The type of the manifest. A proxy's page of 200 is none, and must not pass for one."""
-        media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        named = answer.headers.get("content-type", "").partition(";")[0].strip()
+        media_type = named.lower()
         if media_type in MANIFEST_TYPES and isinstance(_parsed(answer.body), dict):
             return media_type
         raise RegistryError(
-            f"{reference}: {self.host} answered with no manifest, but {media_type[:100] or 'no type at all'}",
+            f"{reference}: {self.host} answered with no manifest, but {whole(named) or 'no type at all'}",
             "Something else may answer for the registry: a proxy, or a login page.",
         )
 
@@ -263,7 +265,7 @@ class Registry:
         local = is_loopback(self.host) and is_loopback(parts.hostname or "")
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
             raise RegistryError(
-                f"{self.host} wants the login sent to {realm[:200]!r}: refused, since that is not https",
+                f"{self.host} wants the login sent to {shown(realm)}: refused, since that is not https",
                 "Nothing was sent. Ask whoever runs the registry.",
             )
 
@@ -323,7 +325,7 @@ def _words(answer: Answer) -> str:
         words = str(first.get("message") or first.get("code") or "")
     except (LookupError, TypeError, AttributeError):
         words = ""
-    return "".join(char for char in words or answer.reason if char.isprintable())[:300]
+    return whole("".join(char for char in words or answer.reason if char.isprintable()))
 
 
 def _parsed(body: bytes) -> Any:

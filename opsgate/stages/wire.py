@@ -22,6 +22,7 @@ from urllib3.util.retry import Retry
 import opsgate
 from opsgate.errors import ConfigurationError, OpsgateError
 from opsgate.probe.network import proxy_for, trust_for
+from opsgate.settings.mistakes import whole
 from opsgate.stages.halt import go_on
 from opsgate.stages.reference import is_loopback
 
@@ -256,7 +257,7 @@ def _explain(error: Exception, host: str) -> Unreachable:
     if any(isinstance(cause, NameResolutionError) for cause in causes):
         return Unreachable(f"{host}: no such host", "Check the spelling, and the name server.")
     if any(isinstance(cause, requests.exceptions.SSLError) for cause in causes):
-        innermost = str(causes[-1])[:300]
+        innermost = whole(str(causes[-1]))
         hint = "For a private certificate authority, name its file in SSL_CERT_FILE or REQUESTS_CA_BUNDLE."
         return Unreachable(f"{host}: no trusted TLS connection: {innermost}", hint)
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
@@ -266,7 +267,7 @@ def _explain(error: Exception, host: str) -> Unreachable:
     if isinstance(causes[-1], ValueError):
         # Libraries quote what they could not send: a URL or a header, and either may be a secret.
         return Unreachable(f"{host}: the request cannot be sent ({type(causes[-1]).__name__})")
-    words = str(causes[-1])[:300] or type(error).__name__
+    words = whole(str(causes[-1])) or type(error).__name__
     return Unreachable(f"{host}: {words}", "Try again; if it stays, look at its own log.")
 
 
