@@ -199,7 +199,7 @@ FAULTS = {
     ),
     "two-at-once": _lock(
         "Eight gates at once in one environment: one runs, the others are told who",
-        (75,), "", "is held by run", "nothing of the others, everything of the one",
+        (75,), "", "is held by", "nothing of the others, everything of the one",
     ),
     "two-environments": _lock(
         "Runs in several environments finish at once", (0,), "passed", "",
