@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from opsgate.errors import ConfigurationError
@@ -271,3 +274,31 @@ def test_a_child_that_died_is_replaced(searcher: Searcher) -> None:
 )
 def test_which_searches_are_cheap(pattern: str, size: int, cheap: bool) -> None:
     assert (worst_case(pattern, size) <= 1_000_000) is cheap
+
+
+def test_a_machine_without_threads_or_descriptors_is_a_failed_attempt(
+    prober: Prober, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    slow = Target(name="it", url="http://127.0.0.1/", expect=Expectation(body_regex="(a|aa)+$"))
+    with Server(document(status="ok")) as server:
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        found = prober(msgspec.structs.replace(slow, url=server.url), 5.0, 0).attempt
+    assert (found.kind, found.detail) == ("timeout", "this machine: Too many open files")
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    found = prober(Target(name="it", url="http://host.invalid/"), 5.0, 0).attempt
+    assert (found.kind, found.detail) == ("timeout", "this machine: can't start new thread")
+
+
+def test_a_search_that_the_end_of_the_run_cuts_off_is_given_up(searcher: Searcher) -> None:
+    assert searcher("(a|b)+$", "ab", lambda: 20.0)
+    child = next(iter(searcher._all))
+    assert child.stdout is not None
+    child.stdout.close()
+    with pytest.raises(SearchTimeout):
+        searcher("(a|b)+$", "ab", lambda: 20.0)

@@ -93,7 +93,8 @@ class Prober:
     def __call__(self, target: Target, limit: float, at_ms: int) -> Reply:
         """One attempt that takes `limit` seconds at most; `at_ms` is its start in the record.
 
-        Raises nothing that a server or the network can cause; `ConfigurationError` as `prepare` does.
+        Raises nothing that a server, the network or a lack of resources can cause; `ConfigurationError`
+        as `prepare` does.
         """
         probe = probe_for(target)
         exchange = Exchange(limit, self.clock)
@@ -101,6 +102,10 @@ class Prober:
             seen = probe(self, target, exchange)
         except ProbeFailure as failure:
             seen = Seen(kind=failure.kind, detail=failure.detail, status_code=failure.status_code)
+        except (OSError, RuntimeError) as error:
+            # No descriptor or no thread left here: nothing was heard from the host in time, and a gate that
+            # fails for it still rolls back.
+            seen = Seen(kind="timeout", detail=f"this machine: {getattr(error, 'strerror', None) or error}")
         attempt = Attempt(
             at_ms=at_ms,
             elapsed_ms=exchange.elapsed_ms(),

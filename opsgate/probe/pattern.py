@@ -111,13 +111,12 @@ def _ask(child: subprocess.Popen[bytes], pattern: str, text: str, limit: float) 
     try:
         child.stdin.write(head + first + second)
         child.stdin.flush()
-    except OSError:
+        answer = select.poll()
+        answer.register(child.stdout, select.POLLIN)
+        found = child.stdout.read(1) if answer.poll(limit * 1000) else b""
+    except (OSError, ValueError):
+        # The child has ended, or its pipes were closed with the run.
         return None
-    answer = select.poll()
-    answer.register(child.stdout, select.POLLIN)
-    if not answer.poll(limit * 1000):
-        return None
-    found = child.stdout.read(1)
     return found == b"1" if found else None
 
 
