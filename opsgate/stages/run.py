@@ -188,11 +188,22 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
             "start a run of its own: give OPSGATE_RUN_ID another value, or none",
         )
     for name in task.stages:
-        if getattr(earlier.stages, name).completed:
+        if getattr(stages, name).completed:
             raise ConfigurationError(
                 f"run {earlier.run_id} has completed its stage {name} already",
                 "a stage is never run twice in one run: give OPSGATE_RUN_ID another value, or none",
             )
+    if task.stages and "publish" not in task.stages and stages.publish.status in {"failed", "interrupted"}:
+        # The gate would pass on what ran before, under the name of what was never published.
+        raise ConfigurationError(
+            f"the release of run {earlier.run_id} was not published: it cannot go on",
+            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
+        )
+    if task.stages and stages.gate.completed:
+        raise ConfigurationError(
+            f"run {earlier.run_id} was gated already: no gate would look at what is brought out after it",
+            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
+        )
 
 
 def _begin(task: Task, session: Session, *, continuing: bool) -> None:

@@ -206,6 +206,21 @@ def test_a_release_continues_what_it_skips(shipped: Site, runtime: Runtime) -> N
     assert (runtime.revision, shipped.record()["status"]) == ("r-2", "passed")
 
 
+@pytest.mark.parametrize("task", ["deploy", "gate"])
+def test_what_was_not_published_goes_no_further(shipped: Site, task: str) -> None:
+    shipped.run("publish", code=1, OPSGATE_RUN_ID="run-8", RUNTIME_PUBLISH_COMMAND="exit 3")
+    refused = shipped.run(task, code=2, OPSGATE_RUN_ID="run-8")
+    assert "run-8 was not published" in refused.err
+    assert shipped.record()["status_reason"] == "publish_failed"
+
+
+def test_nothing_is_brought_out_after_the_gate_of_a_run(shipped: Site, runtime: Runtime) -> None:
+    shipped.run("gate", OPSGATE_RUN_ID="run-8")
+    for task in ("publish", "deploy"):
+        assert "run-8 was gated already" in shipped.run(task, code=2, OPSGATE_RUN_ID="run-8").err
+    assert runtime.revision == "r-1"
+
+
 def test_a_run_belongs_to_one_environment(shipped: Site) -> None:
     shipped.run("publish", OPSGATE_RUN_ID="run-9")
     with (shipped.path / "opsgate.toml").open("a") as file:
