@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsgate.evidence import lines, verdicts
-from opsgate.evidence.ledger import chained
+from opsgate.evidence.ledger import Draft, chained
 from opsgate.evidence.record import decode
 from opsgate.evidence.verify import Report, verify
 from opsgate.verdict.targets import Policy
@@ -225,6 +225,33 @@ def test_a_failed_gate_forged_to_passed_is_found(store: Store) -> None:
     assert details[0] == (
         "the gate says passed (all_probes_healthy), but its attempts say failed (probe_failures)"
     )
+
+
+@pytest.mark.parametrize(
+    ("run_id", "field", "value"),
+    [
+        ("r2", "rollback", None),
+        ("r1", "rollback", "auto"),
+        ("r2", "failed_at", None),
+        ("r1", "failed_at", runs.at(1)),
+        ("r2", "recovered_at", runs.at(1)),
+        ("r1", "recovered_at", runs.at(2)),
+        ("r1", "deployed", False),
+        ("r1", "task", "gate"),
+        ("r2", "finished_at", runs.at(9)),
+    ],
+)
+def test_a_ledger_forged_alone_contradicts_its_records(
+    store: Store, run_id: str, field: str, value: object
+) -> None:
+    written, last = b"", None
+    for line in store.ledger.read():
+        draft = {name: getattr(line, name) for name in Draft.__struct_fields__}
+        last = chained(Draft(**{**draft, field: value} if line.run_id == run_id else draft), last)
+        written += msgspec.json.encode(last, order="sorted") + b"\n"
+    store.ledger.path.write_bytes(written)
+    details = [item.detail for item in verify(store).mismatches if item.run_id == run_id]
+    assert any(detail.startswith(f"{field} is ") for detail in details), details
 
 
 def test_an_unfinished_record_that_says_passed_is_off(store: Store) -> None:

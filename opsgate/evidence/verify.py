@@ -13,7 +13,8 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import prune
-from opsgate.evidence.ledger import GENESIS, line_hash
+from opsgate.evidence.ledger import GENESIS, Draft, line_hash
+from opsgate.evidence.lines import draft
 from opsgate.evidence.record import SCHEMA, Evidence, decode
 from opsgate.evidence.repair import is_unfinished
 from opsgate.evidence.verdicts import disagreements
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from opsgate.evidence.ledger import Entry, Line
     from opsgate.evidence.store import Store
-
-_IN_BOTH = ("environment", "revision", "status", "status_reason", "started_at", "finished_at", "deployed")
 
 Cause = Literal["edited", "missing", "re-ordered", "written by another version", "cut off"]
 
@@ -203,9 +202,11 @@ def _schema(run_id: str, file: str, data: bytes) -> Any:
 
 def _content(evidence: Evidence, line: Line, start: _Start, file: str) -> Iterator[Mismatch]:
     """What the record says against what its line says, where it begins, and what its attempts say."""
-    for name in _IN_BOTH:
-        here, there = getattr(evidence, name), getattr(line, name)
-        if here != there:
+    told = draft(evidence, evidence.trigger, line.sha256)
+    for name in Draft.__struct_fields__:
+        here, there = getattr(told, name), getattr(line, name)
+        # Whose record this is has been looked at before.
+        if here != there and name != "run_id":
             yield _edited(evidence, file, f"{name} is {here!r}, the ledger has {there!r}")
     if not start.allows(evidence.previous):
         yield _edited(evidence, file, "`previous` is not the hash of a line before the run")
