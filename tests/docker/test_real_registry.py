@@ -168,7 +168,7 @@ def test_a_registry_that_is_down_and_comes_back(own_registry: OciRegistry, tmp_p
     started = time.monotonic()
     with pytest.raises(Unreachable, match="connection refused"):
         client.ping(limit=1)
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < 4
 
     own_registry.start()
     assert client.digest(at(own_registry, "back/app:v1")) == digest

@@ -46,8 +46,8 @@ def test_a_wait_is_broken_off(halt: Halt) -> None:
 def test_signals_that_follow_do_not_put_it_off(halt: Halt) -> None:
     began = time.monotonic()
     with pytest.raises(Interrupted):
-        insist(began + 1)
-    assert time.monotonic() - began < 0.9
+        insist(began + 5)
+    assert time.monotonic() - began < 4
 
 
 def test_a_rollback_goes_on_and_what_follows_is_broken_off(halt: Halt) -> None:
