@@ -39,6 +39,12 @@ def test_a_drill_while_nothing_is_wrong(shipped: Site, runtime: Runtime) -> None
     assert shipped.run("evidence", "--verify").code == 0
 
 
+def test_what_runs_is_what_the_runtime_says(shipped: Site) -> None:
+    shipped.configure(urls=[shipped.url(revision="json:version")], rollback='echo "up v0" > state')
+    result = shipped.run("rollback", "--reason", "drill")
+    assert result.headline == "prod runs v0, not v1: rolled back and recovered, but to another"
+
+
 def test_to_a_revision_that_passed(shipped: Site, runtime: Runtime) -> None:
     shipped.run("release", "--revision", "v3")
     shipped.run("rollback", "--to", "v1")

@@ -17,6 +17,7 @@ from opsgate.evidence.views.facts import (
     up_again,
 )
 from opsgate.evidence.views.words import clock, count, plain, span
+from opsgate.verdict.expect import revisions_match
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence
@@ -89,6 +90,10 @@ def _skipped(record: Evidence) -> str:
 
 def _recovered(record: Evidence) -> str:
     before, after = new(record), old(record)
+    recovery = record.stages.rollback.recovery
+    seen = seen_revision(required(recovery)) if recovery else None
+    if seen and not revisions_match(seen, after):
+        return f"{runtime(record)} runs {seen}, not {after}: rolled back and recovered, but to another"
     left = f", not {before}" if record.revision and before != after else ""
     return f"{runtime(record)} runs {after}{left}: rolled back and recovered"
 
