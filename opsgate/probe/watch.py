@@ -28,6 +28,9 @@ Probe = Callable[[Target, float, int], Reply]
 """`(target, limit in s, at_ms) -> Reply`; never takes longer than its limit, never raises."""
 
 
+Inbox = queue.SimpleQueue[tuple[int, Target, float, float] | None]
+
+
 class Crew(Protocol):
     """Makes attempts, all targets concurrently. Times in ms since the crew began."""
 
@@ -42,13 +45,14 @@ class Crew(Protocol):
 
 
 class Threads:
-    """A crew of one daemon thread a target: a thread that hangs holds up nobody else."""
+    """A crew of daemon threads, as many as there are attempts at once: one that hangs holds up nobody."""
 
     def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic) -> None:
         self._probe, self._clock, self._began = probe, clock, clock()
         # Not a SimpleQueue: a signal at the end of its time limit can make its `get` wait for ever.
         self._replies: queue.Queue[tuple[int, Reply | BaseException]] = queue.Queue()
-        self._inboxes: dict[int, queue.SimpleQueue[tuple[Target, float, float] | None]] = {}
+        self._idle: list[Inbox] = []
+        self._inboxes: list[Inbox] = []
 
     def now_ms(self) -> float:
         """Time since the crew began."""
@@ -56,11 +60,14 @@ class Threads:
 
     def start(self, index: int, target: Target, limit_s: float, until_ms: float) -> None:
         """See `Crew.start`."""
-        inbox = self._inboxes.get(index)
-        if inbox is None:
-            inbox = self._inboxes[index] = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=(index, inbox), daemon=True).start()
-        inbox.put((target, limit_s, until_ms))
+        try:
+            # The one that was at work last: what it needs is still at hand.
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = queue.SimpleQueue()
+            self._inboxes.append(inbox)
+            threading.Thread(target=self._work, args=(inbox,), daemon=True).start()
+        inbox.put((index, target, limit_s, until_ms))
 
     def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
         """See `Crew.next_reply`."""
@@ -74,12 +81,12 @@ class Threads:
 
     def close(self) -> None:
         """Let idle threads end; busy ones end with their attempt."""
-        for inbox in self._inboxes.values():
+        for inbox in self._inboxes:
             inbox.put(None)
 
-    def _work(self, index: int, inbox: queue.SimpleQueue[tuple[Target, float, float] | None]) -> None:
+    def _work(self, inbox: Inbox) -> None:
         while (job := inbox.get()) is not None:
-            target, limit_s, until_ms = job
+            index, target, limit_s, until_ms = job
             now = self.now_ms()
             limit = max(0.001, min(limit_s, (until_ms - now) / 1000))
             reply: Reply | BaseException
@@ -87,6 +94,7 @@ class Threads:
                 reply = self._probe(target, limit, math.ceil(now))
             except BaseException as defect:  # noqa: BLE001 - raised again in the thread that waits for it
                 reply = defect
+            self._idle.append(inbox)
             self._replies.put((index, reply))
 
 
