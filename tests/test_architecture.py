@@ -13,14 +13,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "opsgate"
 # room: what it may import of ours, itself and the version apart
 MAY_IMPORT = {
     "errors": "",
+    "hosts": "",
     "redact": "errors",
     "verdict": "errors redact",
-    "settings": "errors redact verdict",
-    "probe": "errors redact verdict",
+    "settings": "errors hosts redact verdict",
+    "probe": "errors hosts redact verdict",
     "hooks": "errors redact settings",
     "evidence": "errors redact verdict",
     "leave": "",
-    "stages": "errors leave redact verdict settings probe hooks evidence",
+    "stages": "errors hosts leave redact verdict settings probe hooks evidence",
     "console": "errors redact verdict evidence.record evidence.views",
     "github": "errors redact evidence.record evidence.views",
     "flags": "",
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "program": "console leave redact tasks",
     "__main__": "program",
 }
-PURE = ("errors", "redact", "verdict")
+PURE = ("errors", "hosts", "redact", "verdict")
 WORLD = {"invoke", "os", "requests", "socket", "subprocess", "threading", "time", "urllib3"}
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsgate.stages.reference import InvalidReference, Reference, is_loopback
+from opsgate.stages.reference import InvalidReference, Reference
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 
@@ -91,18 +91,3 @@ def test_a_name_is_refused_or_survives_a_round_trip(text: str) -> None:
     assert (again.registry, again.repository, again.tag) == (
         reference.registry, reference.repository, reference.tag
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.9.8.7:5000", "[::1]:5000", "::1"]
-)
-def test_this_machine(host: str) -> None:
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["ghcr.io", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1:5000", "[::2]", "", "1.2.3"],
-)
-def test_another_machine(host: str) -> None:
-    assert not is_loopback(host)

@@ -50,17 +50,6 @@ def trust_for(ca_file: str | None, environ: Mapping[str, str]) -> tuple[str | No
     return environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine by its name alone: nothing is looked up."""
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     for spelling in (name, name.upper()):
         if value := environ.get(spelling, "").strip():

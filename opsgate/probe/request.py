@@ -9,8 +9,9 @@ import requests
 
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
+from opsgate.hosts import is_loopback
 from opsgate.probe.decode import ACCEPTED
-from opsgate.probe.network import is_loopback, proxy_for
+from opsgate.probe.network import proxy_for
 from opsgate.probe.transport import Request
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from opsgate.hosts import is_loopback
 from opsgate.redact import mask_url
 from opsgate.settings.mistakes import Mistake, shown
 
@@ -21,7 +22,6 @@ _HOST_HINT: Final = "A host is a name, an IPv4 address, or an IPv6 address in br
 _SEPARATORS = re.compile(r"[\s,]+")
 _BRACKETED = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
 _SECOND_URL = re.compile(r"[\s,]+(?=(?:https?|tcp)://)", re.IGNORECASE)
-_LOOPBACK = re.compile(r"127(?:\.[0-9]{1,3}){3}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -60,8 +60,7 @@ def check_webhook(value: object) -> str:
     """A URL that a record may be sent to: https, or this machine. Raises `Mistake`."""
     url = check_url(value, ("https", "http"))
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "http" and host not in {"localhost", "::1"} and not _LOOPBACK.fullmatch(host):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise Mistake(f"{_seen(url)} would be sent evidence in the clear", "Write it as https://host/path.")
     return url
 

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from opsgate.evidence.record import Evidence
+from opsgate.hosts import is_loopback
 from opsgate.stages.delivery import Post, Undelivered
-from opsgate.stages.reference import is_loopback
 
 LABEL: Final = "rollout-failed"
 BODY_LIMIT: Final = 65536

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Final
 
@@ -34,19 +33,6 @@ class InvalidReference(OpsgateError):
 def is_digest(text: str) -> bool:
     """Tell whether `text` is a whole sha256 or sha512 digest, algorithm included."""
     return _DIGEST.fullmatch(text) is not None
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` (`name`, `name:port`, `v6`, `[v6]:port`) is this machine: plain HTTP is safe."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host
-    if name.count(":") == 1:
-        name = name.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):

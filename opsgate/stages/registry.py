@@ -26,11 +26,12 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from opsgate.errors import OpsgateError
+from opsgate.hosts import is_loopback
 from opsgate.redact import Secret
 from opsgate.settings.mistakes import shown, whole
 from opsgate.stages.credentials import Credential, Credentials, login_command
 from opsgate.stages.halt import go_on
-from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest, is_loopback
+from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest
 from opsgate.stages.wire import Answer, Request, exchange
 
 MANIFEST_TYPES: Final = (

@@ -21,10 +21,10 @@ from urllib3.util.retry import Retry
 
 import opsgate
 from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.hosts import is_loopback
 from opsgate.probe.network import proxy_for, trust_for
 from opsgate.settings.mistakes import whole
 from opsgate.stages.halt import go_on
-from opsgate.stages.reference import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
