@@ -73,7 +73,7 @@ class RevisionRule(msgspec.Struct, frozen=True, kw_only=True):
     forbidden: str | None = None
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One finished attempt, as it stands in the record."""
 
     at_ms: int
