@@ -230,6 +230,19 @@ class TestThreads:
         assert limits
         assert all(at_ms / 1000 + limit <= 0.402 for at_ms, limit in limits)
 
+    def test_a_machine_without_threads_fails_the_gate_and_not_the_run(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        crew = Threads(lambda _target, _limit, at_ms: Reply(Attempt(at_ms=at_ms, elapsed_ms=0.0, ok=True)))
+        watch = Watch([TARGET, TARGET], Policy(deadline=0.4, soak=0.0, successes=1), crew)
+        assert watch.run() == Failed("probe_failures")
+        crew.close()
+        assert {a.detail for a in watch.lanes[0].attempts} == {"this machine: can't start new thread"}
+
     def test_threads_end_when_the_crew_is_closed(self) -> None:
         workers: set[threading.Thread] = set()
 

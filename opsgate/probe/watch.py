@@ -65,8 +65,12 @@ class Threads:
             inbox = self._idle.pop()
         except IndexError:
             inbox = queue.SimpleQueue()
+            try:
+                threading.Thread(target=self._work, args=(inbox,), daemon=True).start()
+            except RuntimeError as error:
+                self._replies.put((index, _failed(f"this machine: {error}", self.now_ms())))
+                return
             self._inboxes.append(inbox)
-            threading.Thread(target=self._work, args=(inbox,), daemon=True).start()
         inbox.put((index, target, limit_s, until_ms))
 
     def next_reply(self, timeout_s: float) -> tuple[int, Reply] | None:
@@ -301,11 +305,15 @@ def look(
 
 
 def _abandoned(since_ms: float, now_ms: float) -> Reply:
+    return _failed("no answer by the deadline", since_ms, now_ms - since_ms)
+
+
+def _failed(detail: str, since_ms: float, elapsed_ms: float = 0.0) -> Reply:
     attempt = Attempt(
         at_ms=math.ceil(since_ms),
-        elapsed_ms=round(now_ms - since_ms, 1),
+        elapsed_ms=round(elapsed_ms, 1),
         ok=False,
         kind="timeout",
-        detail="no answer by the deadline",
+        detail=detail,
     )
     return Reply(attempt, None)
