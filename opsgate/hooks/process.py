@@ -77,6 +77,11 @@ def never() -> bool:
     return False
 
 
+def patient() -> float:
+    """Seconds from TERM to KILL for a command that is cut, when nothing is in a hurry."""
+    return CUT_GRACE
+
+
 def run(
     command: str,
     *,
@@ -88,17 +93,19 @@ def run(
     log: Path | None,
     emit: Callable[[str], None],
     cut: Callable[[], bool] = never,
+    cut_grace: Callable[[], float] = patient,
     grace: float = 10.0,
 ) -> Finished:
     """Run `command` by `/bin/sh -c` in a session of its own and wait until it has ended.
 
     `env` is the complete environment. After `limit` seconds the whole group gets TERM, `grace`
     seconds later KILL. `cut` is asked every 50 ms; once it says yes the command is ended likewise,
-    KILL after 3 s at most. `emit` gets each line of output; the output also goes to `log`, appended.
-    Never raises for what a command does; one that cannot be started has `exit_code` null.
+    KILL after `cut_grace` seconds, asked then, or `grace` if that is less. `emit` gets each line of
+    output; the output also goes to `log`, appended. Never raises for what a command does; one that
+    cannot be started has `exit_code` null.
     """
     stream = Stream(redactor, log, emit)
-    runner = HookRunner(stream, cwd=cwd, limit=limit, grace=grace, cut=cut)
+    runner = HookRunner(stream, cwd=cwd, limit=limit, grace=grace, cut=cut, cut_grace=cut_grace)
     begun = time.monotonic()
     refused = ""
     try:
@@ -147,6 +154,7 @@ def _killed(signum: int) -> str:
 
 
 def _words(seconds: float) -> str:
+    seconds = round(seconds, 1)
     if seconds >= _MINUTE and seconds % _MINUTE == 0:
         return f"{seconds / _MINUTE:g} min"
     return f"{seconds:g} s"
@@ -164,7 +172,14 @@ class HookRunner(Local):
     """
 
     def __init__(
-        self, stream: Stream, *, cwd: Path, limit: float, grace: float, cut: Callable[[], bool]
+        self,
+        stream: Stream,
+        *,
+        cwd: Path,
+        limit: float,
+        grace: float,
+        cut: Callable[[], bool],
+        cut_grace: Callable[[], float],
     ) -> None:
         # A lazy configuration reads no invoke.yaml: a hook runs the same for everybody.
         super().__init__(Context(Config(lazy=True)))
@@ -176,6 +191,7 @@ class HookRunner(Local):
         self._limit = limit
         self._grace = grace
         self._cut = cut
+        self._cut_grace = cut_grace
         self._output = -1
         self._readable = select.poll()
         self._has_proc = group.readable()
@@ -224,7 +240,7 @@ class HookRunner(Local):
     def _enforce(self, limit_at: float) -> None:
         now = time.monotonic()
         if self.ending != "interrupted" and self._cut():
-            self._end("interrupted", min(CUT_GRACE, self._grace))
+            self._end("interrupted", min(self._cut_grace(), self._grace))
         elif not self.ending and now >= limit_at and not self._exited():
             self._end("timed out", self._grace)
         if now >= self._kill_at and not self._killed_at:
@@ -233,7 +249,7 @@ class HookRunner(Local):
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002 - Invoke's signature
         """Ctrl-C where nobody handles SIGINT: the hook is ended, `wait` goes on."""
-        self._end("interrupted", min(CUT_GRACE, self._grace))
+        self._end("interrupted", min(self._cut_grace(), self._grace))
 
     def stop(self) -> None:
         """Leave nothing behind when the wait was broken off by an exception."""

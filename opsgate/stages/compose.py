@@ -152,12 +152,11 @@ def fallen(session: Session, *, since: str) -> list[Container]:
     """
     command = base(session.settings, program(session) or PLUGIN)
     listed = _rows(session, f"{command} ps --all --format json")
-    found = []
-    for row in listed[:MOST_CONTAINERS]:
-        container = _inspected(session, row, since)
-        if container is not None:
-            container.log_tail = _log(session, command, container.service)
-            found.append(container)
+    looked_at = [_inspected(session, row, since) for row in listed[:MOST_CONTAINERS]]
+    found = [container for container in looked_at if container is not None]
+    # Who is down comes before what they said: there may be no time for both.
+    for container in found:
+        container.log_tail = _log(session, command, container.service)
     return found
 
 
@@ -198,7 +197,9 @@ def _inspected(session: Session, row: dict[str, Any], since: str) -> Container |
 
 def _log(session: Session, command: str, service: str) -> str:
     arguments = f"logs --no-color --no-log-prefix --tail {LOG_LINES} {shlex.quote(service)}"
-    return session.ask(f"{command} {arguments}", limit=GLANCE_LIMIT).output_tail.strip()[-LOG_LIMIT:]
+    tail = session.ask(f"{command} {arguments}", limit=GLANCE_LIMIT).output_tail
+    session.halt.check()
+    return tail.strip()[-LOG_LIMIT:]
 
 
 def _json(session: Session, command: str, limit: float) -> Any:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from opsgate.errors import ConfigurationError, Interrupted, OpsgateError, TakenOver
+from opsgate.evidence.record import Deploy
+from opsgate.hooks.hook import Outputs
 from opsgate.settings import Settings
 from opsgate.stages import compose
 from opsgate.stages.publish import published_images, take_revision
+from opsgate.stages.reference import InvalidReference
 from opsgate.stages.session import Session
+
+CONTAINERS_LIMIT = 10.0
+"""Seconds for all questions about containers together."""
 
 
 def require(settings: Settings) -> None:
@@ -35,17 +41,18 @@ def run(session: Session) -> bool:
     """
     record, settings = session.record, session.settings
     _require_pins(session)
-    with session.stage("deploy", record.stages.deploy) as stage:
-        done, outputs = session.run_hook("deploy", command(session), limit=settings.timeouts.deploy)
+    limit = settings.timeouts.deploy
+    with session.stage("deploy", record.stages.deploy) as stage, session.within(limit):
+        done, outputs = session.run_hook("deploy", command(session), limit=limit)
         stage.commands = [done]
         session.halt.check()
         try:
             take_revision(session, outputs)
-            record.images = published_images(session, outputs) or record.images
+            _take_images(session, stage, outputs)
             failure = f"the deploy hook failed: {done.explanation}" if done.explanation else ""
             if failure and settings.hooks.deploy_compose:
                 failure = compose.failure(done, "docker compose up").one_line
-        except OpsgateError as error:
+        except InvalidReference as error:
             failure = error.one_line
         stage.status = "failed" if failure else "passed"
         if failure:
@@ -57,16 +64,33 @@ def run(session: Session) -> bool:
     return True
 
 
+def _take_images(session: Session, stage: Deploy, outputs: Outputs) -> None:
+    """The images are those that the hook left, while the registry can say what they are.
+
+    What it cannot say is no reason to roll back: the release is out, and the gate looks at it.
+    """
+    record = session.record
+    try:
+        record.images = published_images(session, outputs) or record.images
+    except (Interrupted, TakenOver, InvalidReference):
+        raise
+    except OpsgateError as error:
+        stage.detail = f"the digests of what was deployed are not known: {error.one_line}"
+        session.reporter.warn(stage.detail)
+
+
 def look_at_containers(session: Session) -> None:
     """After a failure of what compose deployed: which containers did not stay up, and their last words.
 
-    Looked at before a rollback replaces them. What cannot be found out is a warning.
+    Looked at before a rollback replaces them, and not for long: it waits. What cannot be found out is a
+    warning.
     """
     stage = session.record.stages.deploy
     if not (session.settings.hooks.deploy_compose and stage.started_at):
         return
     try:
-        stage.containers = compose.fallen(session, since=stage.started_at)
+        with session.within(CONTAINERS_LIMIT):
+            stage.containers = compose.fallen(session, since=stage.started_at)
     except (Interrupted, TakenOver):
         raise
     except OpsgateError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +22,10 @@ PATIENCE = 3.5
 """Seconds after a signal in which a stage may come to its end: a hook that ignores TERM takes 3 of them."""
 
 
+ALL_OVER = 4.5
+"""Seconds after a signal in which all is over, what comes after the stages too."""
+
+
 def go_on() -> None:
     """The `check` of what nothing interrupts."""
 
@@ -31,6 +36,7 @@ class Halt:
     def __init__(self) -> None:
         self._received: list[int] = []
         self._shielded = self._is_over = False
+        self._stopping_since: float | None = None
         self._previous: dict[int, object] = {}
         self.taken_over_by: Callable[[], str | None] = lambda: None
         """Says which run took the environment over, once one has."""
@@ -55,6 +61,8 @@ class Halt:
         self._count_down()
 
     def _count_down(self) -> None:
+        if self._must_stop() and self._stopping_since is None:
+            self._stopping_since = time.monotonic()
         is_counting = signal.getitimer(signal.ITIMER_REAL)[0] > 0
         if self._must_stop() and not is_counting and not self._is_over:
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
@@ -78,6 +86,11 @@ class Halt:
     def signum(self) -> int | None:
         """The first signal that arrived."""
         return self._received[0] if self._received else None
+
+    def left(self) -> float:
+        """Seconds until all has to be over; infinite while no signal asks for that."""
+        since = self._stopping_since
+        return float("inf") if since is None else max(0.0, since + ALL_OVER - time.monotonic())
 
     def pending(self) -> bool:
         """Whether the run has to stop now; while shielded only a second signal of one kind counts."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError
 from opsgate.evidence.record import Image, Publish, Rollout
 from opsgate.stages import compose, immutable, pins
-from opsgate.stages.credentials import Credentials
+from opsgate.stages.credentials import Credentials, CredentialsError
+from opsgate.stages.halt import go_on
 from opsgate.stages.reference import InvalidReference, Reference
 from opsgate.stages.registry import Manifest, Registry, RegistryError
 from opsgate.stages.session import Session
@@ -26,15 +26,35 @@ GLANCE_LIMIT: Final = 10.0
 class Registries:
     """The registries of a run, one client each: a login is asked for once."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        check: Callable[[], None] = go_on,
+        until: float = float("inf"),
+        hasty: bool = False,
+    ) -> None:
+        """The rest is as for `Registry`."""
         self._credentials = Credentials(environ)
+        self._check, self._until, self._hasty = check, until, hasty
         self._known: dict[str, Registry] = {}
 
     def of(self, reference: Reference) -> Registry:
         """The client of the registry that `reference` names."""
         if reference.registry not in self._known:
-            self._known[reference.registry] = Registry(reference.registry, self._credentials)
+            self._known[reference.registry] = Registry(
+                reference.registry,
+                self._credentials,
+                check=self._check,
+                until=self._until,
+                hasty=self._hasty,
+            )
         return self._known[reference.registry]
+
+
+def registries_of(session: Session, *, hasty: bool = False) -> Registries:
+    """Those of a run: asked until the stage has to be over, or the run has to stop."""
+    return Registries(session.environ, check=session.halt.check, until=session.until, hasty=hasty)
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +72,6 @@ def publish(session: Session, stage: Publish) -> None:
     Raises `ConfigurationError` before anything is built, and any other `OpsgateError` when building,
     pushing or resolving failed.
     """
-    deadline = time.monotonic() + session.settings.timeouts.publish
     compose.require_files(session.settings)
     tag = immutable.require_tag(session)
     program = compose.program(session)
@@ -65,21 +84,21 @@ def publish(session: Session, stage: Publish) -> None:
     project = read(session, command)
     if session.settings.production:
         immutable.check_names(project.builds, tag)
-    registries = Registries(session.environ)
+    registries = registries_of(session)
     before = {text: _already(registries, text) for text in project.builds.values()}
     names = " ".join(shlex.quote(name) for name in project.builds)
     session.reporter.note(f"building {', '.join(project.builds.values())}")
     # Side by side, the classic builder makes a layer that two images share twice, each with its own time:
     # another build of the same files then finds either, and is another image.
     build = f"COMPOSE_PARALLEL_LIMIT=${{COMPOSE_PARALLEL_LIMIT:-1}} {command} build {names}"
-    _run(session, stage, build, "docker compose build", deadline)
+    _run(session, stage, build, "docker compose build")
     local = compose.local_images(session, project.builds.values())
     due = [name for name, text in project.builds.items() if _is_due(text, tag, before[text], local.get(text))]
     for text in (text for name, text in project.builds.items() if name not in due):
         session.reporter.note(f"{text} is there already, with this content: not pushed again")
     if due:
         push = f"{command} push {' '.join(map(shlex.quote, due))}"
-        _run(session, stage, push, "docker compose push", deadline)
+        _run(session, stage, push, "docker compose push")
     session.record.images = [
         resolved(session, registries, name, text, local.get(text)) for name, text in project.builds.items()
     ]
@@ -148,9 +167,9 @@ def resolved(
     return Image(name=name, reference=text, digest=manifest.digest)
 
 
-def lost(environ: Mapping[str, str], rollout: Rollout) -> Iterable[str]:
+def lost(session: Session, rollout: Rollout) -> Iterable[str]:
     """Warnings for each image of `rollout` that can no longer be pulled, or of which nobody can say."""
-    registries = Registries(environ)
+    registries = registries_of(session, hasty=True)
     silent: dict[str, str] = {}
     for image in rollout.images:
         registry, why = "", ""
@@ -164,7 +183,7 @@ def lost(environ: Mapping[str, str], rollout: Rollout) -> Iterable[str]:
                     why = "the registry does not serve it any more"
         except Unreachable as error:
             silent[registry] = error.message
-        except OpsgateError as error:
+        except (RegistryError, CredentialsError, InvalidReference) as error:
             why = error.message
         why = why or silent.get(registry, "")
         if why:
@@ -178,10 +197,9 @@ def _checked(service: str, text: str) -> None:
         raise ConfigurationError(f"service {service}: {error.message}", error.hint) from error
 
 
-def _run(session: Session, stage: Publish, command: str, what: str, deadline: float) -> None:
+def _run(session: Session, stage: Publish, command: str, what: str) -> None:
     """One step of the stage, in the record whatever comes of it."""
-    limit = max(0.0, deadline - time.monotonic())
-    done, _ = session.run_hook("publish", command, limit=limit)
+    done, _ = session.run_hook("publish", command, limit=session.settings.timeouts.publish)
     stage.commands = [*(stage.commands or []), done]
     session.save()
     session.halt.check()
@@ -222,4 +240,4 @@ def _same(manifest: Manifest, local: compose.Local) -> bool | None:
     if local.by_manifest or config is None:
         # Of an image for several platforms the engine may push a part, under another digest.
         return None
-    return bool(config.get("digest") == local.id)
+    return isinstance(config, dict) and config.get("digest") == local.id

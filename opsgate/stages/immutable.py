@@ -10,7 +10,7 @@ from typing import Final
 
 from opsgate.errors import ConfigurationError, NotReady
 from opsgate.stages.reference import Reference
-from opsgate.stages.session import Session, commit_revision
+from opsgate.stages.session import Session
 
 GIT_LIMIT: Final = 60.0
 
@@ -30,7 +30,7 @@ def tag(session: Session) -> str | None:
     """
     if known := session.record.stages.publish.tag:
         return known
-    commit = commit_revision(session.environ, session.settings.directory) or session.settings.revision or ""
+    commit = session.commit_revision() or session.settings.revision or ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", commit)[:12].lstrip(".-")
     return f"{name}-{datetime.fromtimestamp(time.time(), UTC):%Y%m%dT%H%M%SZ}" if name else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from opsgate.evidence.record import Trigger
 from opsgate.settings import Settings
+from opsgate.stages.session import COMMIT_LIMIT
 
 ENDING = 12.0
 """Seconds that a hook past its limit may take to go: TERM, KILL 10 s later, and the kernel's time."""
@@ -21,7 +22,7 @@ def worst_case(settings: Settings, trigger: Trigger, stages: tuple[str, ...]) ->
     if trigger == "rollback":
         chain = len(settings.hooks.rollback) or 1
         return chain * (timeouts.rollback + ENDING) + gate
-    total = BETWEEN
+    total = BETWEEN if settings.revision else BETWEEN + COMMIT_LIMIT
     if settings.hooks.rollback_check:
         total += timeouts.rollback_check
     if trigger in {"release", "deploy"} and settings.targets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import UNSET
 
 from opsgate.errors import (
@@ -13,9 +15,10 @@ from opsgate.errors import (
     TakenOver,
 )
 from opsgate.evidence.record import Image, Publish
-from opsgate.hooks.hook import NamedImage, Outputs
+from opsgate.hooks.hook import Outputs
 from opsgate.settings import Settings
 from opsgate.stages import immutable, pins
+from opsgate.stages.reference import Reference
 from opsgate.stages.session import Session
 
 
@@ -45,7 +48,8 @@ def run(session: Session) -> bool:
     Raises `ConfigurationError` or `NotReady` for what is refused before anything is built.
     """
     record = session.record
-    with session.stage("publish", record.stages.publish) as stage:
+    limit = session.settings.timeouts.publish
+    with session.stage("publish", record.stages.publish) as stage, session.within(limit):
         stage.tag, stage.commands = immutable.tag(session) or UNSET, []
         try:
             if session.settings.production:
@@ -98,7 +102,7 @@ def _check_way_back(session: Session) -> None:
     elif last_good.images and session.settings.hooks.rolls_back:
         from opsgate.stages import images
 
-        found = list(images.lost(session.environ, last_good))
+        found = list(images.lost(session, last_good))
         record.stages.preflight.warnings = [*(record.stages.preflight.warnings or []), *found]
         for warning in found:
             session.reporter.warn(warning)
@@ -112,16 +116,17 @@ def take_revision(session: Session, outputs: Outputs) -> None:
 
 def published_images(session: Session, outputs: Outputs) -> list[Image]:
     """What a hook says it brought out; a digest that it left out is asked of the registry."""
-    return [_resolved(session, image) for image in outputs.images]
+    # A name that is none is known before anybody is asked.
+    asked = {image.name: Reference.parse(image.reference) for image in outputs.images if image.digest is None}
+    digests = _digests(session, asked) if asked else {}
+    return [
+        Image(name=image.name, reference=image.reference, digest=image.digest or digests[image.name])
+        for image in outputs.images
+    ]
 
 
-def _resolved(session: Session, image: NamedImage) -> Image:
-    if image.digest:
-        return Image(name=image.name, reference=image.reference, digest=image.digest)
-    from opsgate.stages.credentials import Credentials
-    from opsgate.stages.reference import Reference
-    from opsgate.stages.registry import Registry
+def _digests(session: Session, asked: Mapping[str, Reference]) -> dict[str, str]:
+    from opsgate.stages import images
 
-    reference = Reference.parse(image.reference)
-    digest = Registry(reference.registry, Credentials(session.environ)).digest(reference)
-    return Image(name=image.name, reference=image.reference, digest=digest)
+    registries = images.registries_of(session)
+    return {name: registries.of(reference).digest(reference) for name, reference in asked.items()}

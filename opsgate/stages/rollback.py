@@ -199,14 +199,13 @@ def _chain(session: Session, last_good: Rollout | None) -> Sequence[Command]:
     """Run the chain until one command succeeds; nothing more is started once the run has to stop."""
     hooks, done = session.settings.hooks, []
     redeploying = last_good if hooks.redeploy else None
-    for command in (deploy.command(session),) if hooks.redeploy else hooks.rollback:
-        result, _ = session.run_hook(
-            "rollback",
-            command,
-            limit=session.settings.timeouts.rollback,
-            last_good=last_good,
-            deploying=redeploying,
-        )
+    limit = session.settings.timeouts.rollback
+    for configured in ("",) if hooks.redeploy else hooks.rollback:
+        with session.within(limit):
+            command = configured or deploy.command(session)
+            result, _ = session.run_hook(
+                "rollback", command, limit=limit, last_good=last_good, deploying=redeploying
+            )
         done.append(result)
         session.record.stages.rollback.commands = done
         session.save()

@@ -19,6 +19,7 @@ from opsgate.evidence.files import HINT
 from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, TakenOver, timestamp
 from opsgate.hooks import hook as hooks
 from opsgate.hooks import process
+from opsgate.stages.answers import answer
 
 if TYPE_CHECKING:
     from opsgate.evidence.store import Store
@@ -32,6 +33,10 @@ STUCK = 1.0
 """Seconds that a write may take before it fails."""
 GRACE = 10.0
 """Seconds from TERM to KILL for a hook past its limit."""
+QUESTION_GRACE = 1.0
+"""The same for a question, which changes nothing."""
+COMMIT_LIMIT = 3.0
+"""Seconds for git to name the commit."""
 
 
 class Session:
@@ -59,6 +64,8 @@ class Session:
         self._held_told = False
         self.evidence_error: EvidenceError | None = None
         self.began = time.monotonic()
+        self.until = float("inf")
+        """When what is under way has to be over, in monotonic seconds: see `within`."""
         self.good_before = self._good_before()
         self._is_stuck = False
         self.judges_revision = bool(settings.revision or record.revision)
@@ -77,7 +84,37 @@ class Session:
         """This run rolls something out: without a better name, its revision is the commit's."""
         self.judges_revision = True
         if not self.record.revision:
-            self.record.revision = commit_revision(self.environ, self.settings.directory)
+            self.record.revision = self.commit_revision()
+
+    def commit_revision(self) -> str | None:
+        """The commit's first 12 characters: of `GITHUB_SHA`, else of what git has checked out."""
+        sha = self.environ.get("GITHUB_SHA", "")
+        if not sha:
+            try:
+                git = answer(
+                    ["git", "rev-parse", "HEAD"],
+                    environ=self.environ,
+                    directory=self.settings.directory,
+                    limit=self.left(COMMIT_LIMIT),
+                    check=self.halt.check,
+                )
+            except (OSError, subprocess.SubprocessError):
+                return None
+            sha = "" if git.returncode else git.stdout.strip()
+        return sha[:12] or None
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let all that is run or asked meanwhile be over in so many seconds, whatever its own limit is."""
+        before, self.until = self.until, min(self.until, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.until = before
+
+    def left(self, limit: float) -> float:
+        """`limit`, or what is left of the time `within` which this happens."""
+        return min(limit, max(0.0, self.until - time.monotonic()))
 
     @property
     def directory(self) -> Path:
@@ -148,8 +185,11 @@ class Session:
         """Run one command of a hook to its end, its limit, or the end of this run: `cut` takes its place.
 
         `deploying` takes the place of the run's own revision, images, pins and tag. A publish or deploy
-        hook that left something unusable counts as failed.
+        hook that left something unusable counts as failed, and so does one for which no time is left.
         """
+        limit = self.left(limit)
+        if limit <= 0:
+            return _command(command, _NO_TIME), hooks.Outputs()
         with self._output_file() as output:
             finished = process.run(
                 command,
@@ -161,6 +201,7 @@ class Session:
                 log=self.directory / f"{name}.log",
                 emit=lambda line: self.reporter.hook_line(name, line),
                 cut=cut or self._cut,
+                cut_grace=self._cut_grace,
                 grace=grace,
             )
             if finished.log_error:
@@ -200,8 +241,15 @@ class Session:
             self.reporter.warn(f"{name}: the rollback is not cut off; a second {name} would end it")
         return self.halt.pending()
 
+    def _cut_grace(self) -> float:
+        """Seconds that a hook has after TERM: a killed one may take a moment to go, and then all is over."""
+        return max(0.0, min(process.CUT_GRACE, self.halt.left() - process.LOST))
+
     def ask(self, command: str, *, limit: float) -> process.Finished:
         """Run a command that changes nothing, with a publish hook's environment. Shown and kept nowhere."""
+        limit = self.left(limit)
+        if limit <= 0:
+            return _NO_TIME
         facts = self._facts("publish", Path(os.devnull), None, None)
         return process.run(
             command,
@@ -213,6 +261,8 @@ class Session:
             log=None,
             emit=lambda _: None,
             cut=self.halt.pending,
+            cut_grace=self._cut_grace,
+            grace=QUESTION_GRACE,
         )
 
     def _facts(
@@ -245,6 +295,11 @@ class Session:
         )
 
 
+_NO_TIME = process.Finished(
+    exit_code=None, duration_ms=0, timed_out=True, explanation="not started: there was no time left"
+)
+
+
 def _command(command: str, finished: process.Finished) -> Command:
     return Command(
         command=command,
@@ -255,24 +310,6 @@ def _command(command: str, finished: process.Finished) -> Command:
         explanation=finished.explanation,
         survivors=list(finished.survivors),
     )
-
-
-def commit_revision(environ: Mapping[str, str], directory: Path) -> str | None:
-    """The commit's first 12 characters: of `GITHUB_SHA`, else of what git has checked out in `directory`."""
-    sha = environ.get("GITHUB_SHA", "")
-    if not sha:
-        try:
-            sha = subprocess.run(
-                ["git", "rev-parse", "HEAD"],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                timeout=3,
-                check=True,
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-    return sha[:12] or None
 
 
 def earlier(rollout: Rollout) -> hooks.Earlier:
