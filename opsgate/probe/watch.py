@@ -182,17 +182,23 @@ class Watch:
         return verdict
 
     def _take(self, index: int, reply: Reply) -> Verdict:
-        lane = self._active[index]
-        lane.take(reply, self._policy)
+        lane = self._note(index, reply)
         verdict: Verdict = Waiting()
-        if index < len(self.lanes):
-            self._on_attempt(index, reply.attempt, lane.run)
-            if lane.target.required and self._may_settle(lane.run):
-                verdict = self._judge(math.inf if self._is_over(lane) else reply.attempt.end_ms)
-        else:
+        if index >= len(self.lanes):
+            verdict = self._judge(reply.attempt.end_ms)
+        elif lane.target.required and self._is_over(lane):
+            verdict = self._judge(math.inf)
+        elif lane.target.required and self._may_settle(lane.run):
             verdict = self._judge(reply.attempt.end_ms)
         self._schedule(index, lane)
         return verdict
+
+    def _note(self, index: int, reply: Reply) -> Lane:
+        lane = self._active[index]
+        lane.take(reply, self._policy)
+        if index < len(self.lanes):
+            self._on_attempt(index, reply.attempt, lane.run)
+        return lane
 
     def _may_settle(self, run: Run) -> bool:
         """Whether a required target's newest attempt can change anything that all of them decide.
@@ -276,13 +282,16 @@ class Watch:
             arrived = self._crew.next_reply((until - self._crew.now_ms()) / 1000)
             if arrived is None:
                 break
-            verdict = self._take(*arrived)
-            if isinstance(verdict, Passed):
-                # Reached in time: what another target did afterwards is not part of it.
-                return verdict
+            lane, attempt = self._note(*arrived), arrived[1].attempt
+            # A failure decides nothing now that the time is over, and there may be hundreds of them.
+            if attempt.ok and lane.target.required and self._may_settle(lane.run):
+                verdict = self._judge(attempt.end_ms)
+                if isinstance(verdict, Passed):
+                    # Reached in time: what another target did afterwards is not part of it.
+                    return verdict
         for index, lane in enumerate(self._active):
             if lane.busy_since_ms is not None:
-                self._take(index, _abandoned(lane.busy_since_ms, self._crew.now_ms()))
+                self._note(index, _abandoned(lane.busy_since_ms, self._crew.now_ms()))
         return self._judge(math.inf)
 
 

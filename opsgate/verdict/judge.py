@@ -143,9 +143,10 @@ def may_settle(run: Run, policy: Policy, soak_end_ms: float | None) -> bool:
     `soak_end_ms` is that end as it was before. Asking this first keeps a gate of many targets from
     looking at all of them after each attempt.
     """
-    if run.streak <= 1 or not run.is_healthy(policy):
+    if run.streak == 1 or run.is_unstable(policy) or run.is_late(policy):
         return True
-    return soak_end_ms is not None and run.last_ms >= soak_end_ms
+    # A failure that fails nothing can still take the common end away; a success can reach it.
+    return soak_end_ms is not None and (run.streak == 0 or run.last_ms >= soak_end_ms)
 
 
 def decide(
