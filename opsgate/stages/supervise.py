@@ -139,7 +139,7 @@ def _mark_incomplete(session: Session) -> None:
     record, error = session.record, session.evidence_error
     if record.exit_code in {0, 1, None}:
         record.exit_code = EVIDENCE_LOST
-    if record.trigger != "rollback" and record.status == "passed":
+    if record.status == "passed":
         record.status, record.status_reason = "failed", "interrupted"
     step = f"Evidence could not be written: {error.message if error else ''}"
     if step not in record.next_steps:

@@ -57,6 +57,8 @@ def _cut_short(record: Evidence) -> str:
         return f"this run has not finished: {_unproven(record)}"
     if record.exit_code == NOT_READY:
         return f"{_unchanged(record)}: not ready, nothing was touched"
+    if record.exit_code == EVIDENCE_LOST and record.stages.rollback.recovered:
+        return f"{_recovered(record)}, but the evidence of it could not be written"
     if record.exit_code == EVIDENCE_LOST and record.stages.gate.status == "passed":
         return f"{_passed(record)}, but the evidence of it could not be written"
     return f"{_unproven(record)}: {'another run took over' if record.exit_code == HELD else 'interrupted'}"
