@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
+from tests.browser import Page, browser, found
+from tests.needs import unavailable
 
 # A shared machine may stall for a second: that says nothing about the example it was at.
 hypothesis.settings.register_profile("opsgate", deadline=None)
@@ -31,3 +35,18 @@ def _plain_signals() -> None:
     ):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, usual)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes long begins first, and the workers end together; within that the order stays random.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A tab of a real browser: the group `browser` shares it."""
+    program = found()
+    if program is None:
+        unavailable("Chromium is not installed (apt-get install chromium)")
+    with browser(program, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
@@ -16,11 +15,11 @@ from opsgate.evidence import history
 from opsgate.evidence.views import history as text_view
 from opsgate.evidence.views import history_html, weeks
 from tests import runs
-from tests.browser import Page, browser, found
+from tests.browser import Page
 from tests.test_history import failed, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from opsgate.evidence.ledger import Line
@@ -34,16 +33,6 @@ LOOKS = [
     (390, True, "screen"),
     (800, False, "print"),
 ]
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    program = found()
-    if program is None:
-        assert not os.environ.get("CI"), "Chromium is needed where CI is set"
-        pytest.skip("Chromium is not installed")
-    with browser(program, tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
 
 
 def on_day(day: float, **fields: Any) -> dict[str, Any]:
@@ -256,6 +245,7 @@ def written(path: Path, lines: Sequence[Line]) -> Path:
     return path
 
 
+@pytest.mark.xdist_group("browser")
 def test_page_renders_without_errors_or_requests(page: Page, tmp_path: Path) -> None:
     hostile = ledger(
         *[on_day(day, run_id=f"{EVIL}{day}", environment=EVIL, revision=EVIL * 9) for day in range(9)]
@@ -282,6 +272,7 @@ def places(page: Page, kind: str) -> list[tuple[str, float, float, float]]:
     return measured
 
 
+@pytest.mark.xdist_group("browser")
 def test_every_bar_is_seen_in_its_own_place_and_every_colour_has_words(page: Page, tmp_path: Path) -> None:
     path = written(tmp_path / "history.html", mixed(60))
     for width in (1000, 390):
@@ -303,6 +294,7 @@ def test_every_bar_is_seen_in_its_own_place_and_every_colour_has_words(page: Pag
     assert len(set(colours)) == len(weeks.ENDINGS)
 
 
+@pytest.mark.xdist_group("browser")
 def test_on_a_phone_a_run_is_read_from_top_to_bottom(page: Page, tmp_path: Path) -> None:
     path = written(tmp_path / "history.html", mixed(20))
     page.open(path, width=390)

@@ -285,6 +285,7 @@ def test_stop_lets_the_services_end_cleanly(sandbox: Sandbox) -> None:
     assert sandbox.run("status").returncode == 1
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_react_is_killed(sandbox: Sandbox) -> None:
     sandbox.ship()
     sandbox.serving()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from opsgate.evidence.record import decode
 from opsgate.evidence.views import FORMATS
 from tests import records
-from tests.browser import Page, browser, found
-from tests.needs import unavailable
+from tests.browser import Page
+
+pytestmark = pytest.mark.xdist_group("browser")
 
 CASES = ("passed", "failed-recovered", "failed-unstable", "skipped-no-urls", "unfinished", "hostile")
 LOOKS = [
@@ -22,15 +22,6 @@ LOOKS = [
     (1000, True, "screen"),
     (800, False, "print"),
 ]
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    program = found()
-    if program is None:
-        unavailable("Chromium is not installed (apt-get install chromium)")
-    with browser(program, tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
 
 
 def written(tmp_path: Path, name: str) -> Path:

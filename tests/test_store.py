@@ -230,6 +230,7 @@ print(number)
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_is_whole_or_not_passed(tmp_path: Path) -> None:
     swept = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)],

@@ -149,6 +149,7 @@ def test_a_person_goes_back_without_evidence(site: Site, runtime: Runtime, fault
     assert runtime.read() == ("up", "v1")
 
 
+@pytest.mark.slow
 def test_a_process_that_holds_the_ledger_for_ever(site: Site, runtime: Runtime) -> None:
     configure(site, incident=None)
     runtime.becomes("down", "v2")

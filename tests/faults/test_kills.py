@@ -85,12 +85,14 @@ def sweep(commands: Commands, task: str, fault: Fault, *, step: int = 1, half: b
     return (at - 1) // step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["before", "half"])
 def test_a_gate_killed_at_every_write(site: Site, commands: Commands, half: bool) -> None:
     configure(site, urls=[site.url()], gate=QUICK, incident=None, rollback=None)
     assert sweep(commands, "gate", FAULTS["kill-at-every-write"], half=half) > 10
 
 
+@pytest.mark.slow
 def test_a_release_that_rolls_back_killed_at_its_writes(
     site: Site, runtime: Runtime, commands: Commands
 ) -> None:

@@ -112,6 +112,7 @@ def test_recovers_from(before: Script) -> None:
         assert gate(at(server.url)).verdict == Passed()
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_to_be_retried_tomorrow_is_asked_again_in_5_seconds() -> None:
     script = in_turn(status(503, ("Retry-After", "86400")), healthy())
     with Server(script) as server:
