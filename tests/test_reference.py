@@ -30,7 +30,7 @@ SHA = "sha256:" + "0123456789abcdef" * 4
         ("a__b/c--d.e", ("docker.io", "a__b/c--d.e", None, None, False)),
     ],
 )
-def test_a_name_is_read_as_docker_reads_it(text: str, expected: tuple[str | None, ...]) -> None:
+def test_a_name_is_read_as_docker_reads_it(text: str, expected: tuple[object, ...]) -> None:
     found = Reference.parse(text)
     assert (found.registry, found.repository, found.tag, found.digest, found.explicit) == expected
 
