@@ -56,22 +56,22 @@ def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> N
     except OpsgateError as error:
         from opsgate import github
 
-        redactor = _redactor(given or {})
-        words = redactor.scrub(str(error))
+        known = redactor(given or {})
+        words = known.scrub(str(error))
         # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
-        github.begin(redactor, os.environ, sys.stderr)
+        github.begin(known, os.environ, sys.stderr)
         github.refused(words, os.environ, sys.stderr)
         SafeStream(sys.stderr).line(f"opsgate: {words}")
         raise Exit(code=error.exit_code) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
-        SafeStream(sys.stderr).line(f"opsgate: {_redactor(given or {}).scrub(_defect(error))}")
+        SafeStream(sys.stderr).line(f"opsgate: {redactor(given or {}).scrub(_defect(error))}")
         raise Exit(code=OpsgateError.exit_code) from None
     if code:
         # After 0 the next task on the command line has its turn.
         raise Exit(code=code)
 
 
-def _redactor(given: dict[str, Any]) -> Redactor:
+def redactor(given: dict[str, Any]) -> Redactor:
     """What hides the secrets of flags, environment and file, as far as these can be read."""
     # A flag may be what is wrong.
     for flags in (given, {"env": given.get("env")}, {}):

@@ -251,7 +251,8 @@ def doctor(
             settings = door.load_settings(given)
         except ConfigurationError as error:
             if json:
-                door.show(diagnosis.misconfigured(error, env, os.environ).as_json)
+                environment = env or os.environ.get("OPSGATE_ENV") or "default"
+                door.show(diagnosis.misconfigured(error, environment, door.redactor(given)).as_json)
             raise
         found = stage.run(settings, environ=os.environ, stream=sys.stderr)
         door.show(found.as_json if json else found.as_text)

@@ -236,7 +236,7 @@ def test_secrets_in_the_files_own_commands_are_known_too(tmp_path: Path) -> None
     keys = {
         "deploy": "deploy --token deploy-token",
         "rollback_check": "curl -u user:check-password https://a.example",
-        "incident": "page 'https://a.example/?key=incident-key'",
+        "incident": "page 'https://a.example/?key=incident-key'; true",
     }
     chain = '["ROLL_SECRET=first-secret roll", "curl https://user:second-secret@a.example"]'
     text = "".join(f'{key} = "{value}"\n' for key, value in keys.items())

@@ -7,6 +7,7 @@ head is kept elsewhere, and given as `head`.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -277,9 +278,13 @@ def _edited(evidence: Evidence, file: str, detail: str) -> Mismatch:
 
 
 def _cut_off(head: str, count: int) -> Mismatch:
+    # Something else, perhaps a secret, may have been given by mistake.
+    named = (
+        f"the hash {head}" if re.fullmatch(r"\s*[0-9A-Fa-f]{64}\s*", head) else "what was given as its head"
+    )
     return Mismatch(
         run_id=None,
         file="ledger.jsonl",
         cause="cut off",
-        detail=f"none of its {count} lines has the hash {head}: lines after it, or it itself, are gone",
+        detail=f"none of its {count} lines has {named}: lines after it, or it itself, are gone",
     )

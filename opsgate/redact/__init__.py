@@ -30,6 +30,7 @@ SHORT: Final = 6
 _CONTEXT: Final = 4096
 """Characters around a cut in a long line in which names and values are kept together."""
 _LOGIN: Final = re.compile(r"""\s(?:-u|--user)[ =]?["']?\Z""")
+_SHELL: Final = re.compile(r"['`;|()]")
 # A record must stay readable when somebody sets AUTH_MODE=manual: opsgate's own words are no secrets.
 _OWN_WORDS: Final = frozenset(
     [
@@ -188,8 +189,8 @@ def found_in(text: str) -> tuple[str, ...]:
             elif re.search(r"https?:\\?/\\?/$", text[:start], re.IGNORECASE):
                 found.append(unquote(user))
         else:
-            # A quotation mark of the shell may end a URL's parameter, and is no part of it.
-            found += [value, value.rstrip("'"), unquote(value), _unescaped(value)]
+            # A sign of the shell may end a URL's parameter, and is no part of it.
+            found += [value, _SHELL.split(value, 1)[0], unquote(value), _unescaped(value)]
             if _LOGIN.search(text, max(0, start - len("  --user='")), start):
                 found.append(value.partition(":")[2])
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 import msgspec
@@ -91,14 +91,10 @@ def conclude(settings: Settings, checks: Iterable[Check], *, now: float) -> Diag
     return _concluded(settings.environment, rows, checks, settings.redactor, now)
 
 
-def misconfigured(error: ConfigurationError, env: str | None, environ: Mapping[str, str]) -> Diagnosis:
-    """The diagnosis where the configuration cannot be used: nothing else was looked at.
-
-    `env` is the environment's name if one was given.
-    """
-    environment = env or environ.get("OPSGATE_ENV") or "default"
+def misconfigured(error: ConfigurationError, environment: str, redactor: Redactor) -> Diagnosis:
+    """The diagnosis where the configuration cannot be used: nothing else was looked at."""
     checks = [problem("configuration", error)]
-    return _concluded(environment, (), checks, Redactor.gather(environ), time.time())
+    return _concluded(redactor.scrub(environment), (), checks, redactor, time.time())
 
 
 def problem(name: str, error: OpsgateError) -> Check:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from tests.e2e.rig import Result, Site
+from tests.e2e.rig import Result, Runtime, Site
 
 SECRET = "hunter2-under-the-mat"
 QUICK = ("--deadline", "400ms", "--soak", "0")
@@ -77,3 +80,39 @@ def test_a_command_line_that_cannot_be_parsed_is_quoted_masked(site: Site) -> No
     result = site.run("gate", f"http://someone:{SECRET}@host.invalid/", code=2)
     assert SECRET not in told(site, result)
     assert "http://***@host.invalid/" in result.err
+
+
+def test_a_diagnosis_of_a_bad_configuration_is_masked(site: Site) -> None:
+    site.configure(gate={"deadline": SECRET}, extra='[redact]\npatterns = ["hunter2[a-z-]+"]')
+    result = site.run("doctor", "--json", code=2)
+    assert SECRET not in told(site, result)
+    assert "***" in result.out
+    assert SECRET not in told(
+        site, site.run("doctor", "--json", "--env", SECRET, code=2, DEPLOY_TOKEN=SECRET)
+    )
+
+
+def test_a_head_that_is_none_is_not_repeated(site: Site) -> None:
+    site.run("gate")
+    result = site.run("evidence", "--verify", "--head", SECRET, code=1)
+    assert SECRET not in told(site, result)
+    assert "what was given as its head" in result.out
+
+
+@pytest.mark.parametrize("task", ["deploy", "rollback", "rollback_check", "incident", "publish"])
+def test_a_secret_of_a_command_in_the_file_is_hidden_in_all_that_it_says(
+    site: Site, runtime: Runtime, task: str
+) -> None:
+    command = f"true --token {SECRET}-1; true 'http://host.invalid/?key={SECRET}-2'; echo {SECRET}-2; exit 3"
+    hooks = {"deploy": "true", "rollback": "true", "rollback_check": "true", "incident": "true"}
+    hooks[task] = command
+    publish = hooks.pop("publish", "true")
+    site.configure(extra=f"[publish]\ncommand = {json.dumps(publish)}\n", **dict[str, Any](hooks))
+    runtime.becomes("down")
+    ran = site.start("release", *QUICK, GITHUB_ACTIONS="true")
+    out, err = ran.communicate(timeout=60)
+    shown = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("::add-mask::"))
+    views = [site.run("evidence", "--format", form) for form in ("text", "html", "json")]
+    views += [site.run("rollback", "--dry-run"), site.run("release", "--dry-run", "--json")]
+    assert SECRET not in told(site, Result(0, out, shown)) + "".join(view.out + view.err for view in views)
+    assert f"{task} | ***" in err
