@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROUNDS = 16
+ROUNDS = 20
+OLD_ROUNDS = 8
+GOLDEN = 0.618034
 EARLIEST = 2.0
 """Seconds after the start at which the runtime comes up at the earliest: everybody is waiting by then."""
 OLD_EARLIEST = 5.0
@@ -66,22 +68,24 @@ def _is_there(command: Sequence[str]) -> bool:
 
 
 def lags(port: int, place: Path, ours: Callable[[str], list[str]]) -> dict[str, list[float]]:
-    """Seconds from a runtime's first healthy moment to each waiter's exit, round by round."""
+    """Seconds from a runtime's first healthy moment to each waiter's exit."""
     found: dict[str, list[float]] = {}
-    rng = random.Random()  # noqa: S311 - moments, not secrets
+    offset = random.random()  # noqa: S311 - a moment, not a secret
+
+    def waiting(name: str, number: int) -> threading.Thread:
+        # Moments that cover any interval evenly, wherever it begins: fewer rounds tell as much.
+        moment = (offset + number * GOLDEN) % 1.0
+        return threading.Thread(target=_wait, args=(name, moment, port, place, ours, found))
+
     # They sleep for nearly all of their fifteen seconds: all at once, beside the others.
-    old = [
-        threading.Thread(target=_wait, args=("old script", port, place, ours, rng, found)) for _ in range(8)
-    ]
+    old = [waiting("old script", number) for number in range(OLD_ROUNDS)]
     for thread in old:
         thread.start()
-    for _ in range(ROUNDS):
-        names = [name for name in commands("http://127.0.0.1/", ours) if name != "old script"]
-        threads = []
-        for name in names:
-            thread = threading.Thread(target=_wait, args=(name, port, place, ours, rng, found))
+    names = [name for name in commands("http://127.0.0.1/", ours) if name != "old script"]
+    for number in range(ROUNDS):
+        threads = [waiting(name, number) for name in names]
+        for thread in threads:
             thread.start()
-            threads.append(thread)
         for thread in threads:
             thread.join()
     for thread in old:
@@ -91,26 +95,19 @@ def lags(port: int, place: Path, ours: Callable[[str], list[str]]) -> dict[str, 
 
 def _wait(
     name: str,
+    moment: float,
     port: int,
     place: Path,
     ours: Callable[[str], list[str]],
-    rng: random.Random,
     found: dict[str, list[float]],
 ) -> None:
-    """One waiter on a runtime of its own, which comes up at a moment that nobody can know."""
+    """One waiter on a runtime of its own, which comes up `moment`, 0 to 1, of the way through its time."""
     earliest, spread = (OLD_EARLIEST, 15.0) if name == "old script" else (EARLIEST, 2.0)
-    at = time.monotonic() + earliest + rng.random() * spread
+    at = time.monotonic() + earliest + moment * spread
     command = commands(f"http://127.0.0.1:{port}/at/{at:.6f}", ours)[name]
     own = place / f"{name.replace(' ', '-')}-{at:.6f}"
     own.mkdir()
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUNTIME_", "OPSGATE_", "PYTHON"))}
-    subprocess.run(
-        command,
-        cwd=own,
-        env=kept,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-        timeout=60,
-    )
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, cwd=own, env=kept, stdout=quiet, stderr=quiet, check=True, timeout=60)
     found.setdefault(name, []).append(time.monotonic() - at)
