@@ -244,8 +244,8 @@ def doctor(
     given = dict(locals())
 
     def body() -> int:
-        from opsgate.stages import diagnosis
-        from opsgate.stages import doctor as stage
+        from opsgate.stages.doctor import diagnosis
+        from opsgate.stages.doctor import doctor as stage
 
         try:
             settings = door.load_settings(given)
@@ -266,7 +266,7 @@ def init(_context: Context, dry_run: bool = False) -> None:
     """Write a commented opsgate.toml and the workflow here; never overwrites."""
 
     def body() -> int:
-        from opsgate.stages.init import run
+        from opsgate.stages.init.init import run
 
         door.show("\n".join(run(Path.cwd(), dry_run=dry_run)) + "\n")
         return 0

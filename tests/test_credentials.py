@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opsgate.errors import Interrupted
-from opsgate.stages.credentials import Credential, Credentials, CredentialsError, login_command
+from opsgate.stages.oci.credentials import Credential, Credentials, CredentialsError, login_command
 from tests.e2e.rig import alive
 
 if TYPE_CHECKING:

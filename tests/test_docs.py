@@ -25,7 +25,7 @@ from opsgate.evidence.record import json_schema
 from opsgate.evidence.views import FORMATS
 from opsgate.settings import Flags, file, load, variables
 from opsgate.settings.targets import RULES
-from opsgate.stages.notify import signature
+from opsgate.stages.incident.notify import signature
 from scripts import reference
 from scripts import reference_words as words
 from tests.workflow.rig import free_ports

@@ -22,10 +22,10 @@ from opsgate.evidence.record import Image
 from opsgate.evidence.store import Store
 from opsgate.redact import Redactor
 from opsgate.settings import Flags, load
-from opsgate.stages import checks as local
-from opsgate.stages import doctor, readiness
-from opsgate.stages.checks import first_word
-from opsgate.stages.diagnosis import Check, Diagnosis, conclude
+from opsgate.stages.doctor import checks as local
+from opsgate.stages.doctor import doctor, readiness
+from opsgate.stages.doctor.checks import first_word
+from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude
 from tests.e2e.rig import Runtime, Site, alive, closed_port
 from tests.live.servers import Server
 from tests.runs import add, add_failed, add_passed, at, record

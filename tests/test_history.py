@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from opsgate.errors import EvidenceError
-from opsgate.evidence import history
+from opsgate.evidence import history, rollouts
 from opsgate.evidence.ledger import Ledger, Line, chained
 from opsgate.evidence.prune import prune
 from opsgate.evidence.verify import verify
@@ -151,7 +151,7 @@ def test_pruning_keeps_the_newest_and_every_way_back(store: Store) -> None:
     assert report.mismatches == ()
     assert (report.runs, report.lines, report.unfinished) == (8, 9, ("r9",))
     assert len(history.newest_of_each(store.ledger.read())) == 8
-    back = store.last_good("production", revision="v8", images=())
+    back = rollouts.last_good(store, "production", revision="v8", images=())
     assert back is not None
     assert back.revision == "v4"
 

@@ -19,10 +19,12 @@ from opsgate.errors import Interrupted
 from opsgate.evidence.record import Image, Rollout
 from opsgate.evidence.store import Store
 from opsgate.settings import Flags, load
-from opsgate.stages import deploy, halt, images, incident
+from opsgate.stages import deploy, halt
+from opsgate.stages.docker import images
+from opsgate.stages.doctor.quiet import Quiet
 from opsgate.stages.halt import Halt
+from opsgate.stages.incident import incident
 from opsgate.stages.limits import ENDING, worst_case
-from opsgate.stages.quiet import Quiet
 from opsgate.stages.session import COMMIT_LIMIT, Session
 from tests.e2e.rig import Runtime, Site
 from tests.live import servers

@@ -14,7 +14,7 @@ import pytest
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
 from opsgate.settings import Flags, load
-from opsgate.stages import composefile, init
+from opsgate.stages.init import composefile, init
 from tests.live import servers
 from tests.workflow.ours import OURS, PATH
 

@@ -19,9 +19,9 @@ import trustme
 from opsgate.errors import ConfigurationError
 from opsgate.evidence.record import decode
 from opsgate.settings import Flags, Settings, describe, load
-from opsgate.stages import issues
-from opsgate.stages.delivery import Post, Undelivered
-from opsgate.stages.notify import Job
+from opsgate.stages.incident import issues
+from opsgate.stages.incident.delivery import Post, Undelivered
+from opsgate.stages.incident.notify import Job
 from tests.e2e.rig import Runtime, Site
 from tests.live import servers
 

@@ -18,7 +18,7 @@ import pytest
 from opsgate.errors import ConfigurationError
 from opsgate.hooks import process
 from opsgate.redact import Redactor
-from opsgate.stages import compose, immutable
+from opsgate.stages.docker import compose, immutable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

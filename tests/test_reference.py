@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsgate.stages.reference import InvalidReference, Reference
+from opsgate.stages.oci.reference import InvalidReference, Reference
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 

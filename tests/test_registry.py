@@ -20,9 +20,9 @@ import pytest
 import trustme
 
 from opsgate.errors import Interrupted
-from opsgate.stages.credentials import Credentials
-from opsgate.stages.reference import Reference
-from opsgate.stages.registry import (
+from opsgate.stages.oci.credentials import Credentials
+from opsgate.stages.oci.reference import Reference
+from opsgate.stages.oci.registry import (
     MANIFEST_TYPES,
     DigestMismatch,
     NotFound,
@@ -30,7 +30,7 @@ from opsgate.stages.registry import (
     RegistryError,
     Unauthorized,
 )
-from opsgate.stages.wire import BODY_LIMIT, Unreachable
+from opsgate.stages.oci.wire import BODY_LIMIT, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

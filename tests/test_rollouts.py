@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opsgate.evidence import rollouts
 from opsgate.evidence.record import Image, Rollback
 from opsgate.evidence.store import Store
 from tests import runs
@@ -20,12 +21,12 @@ def store(tmp_path: Path) -> Store:
 
 
 def good(store: Store, revision: str | None = None, images: tuple[Image, ...] = ()) -> str | None:
-    found = store.last_good("production", revision=revision, images=images)
+    found = rollouts.last_good(store, "production", revision=revision, images=images)
     return found.run_id if found else None
 
 
 def rolled_out(store: Store) -> Rollout | None:
-    return store.last_rolled_out("production")
+    return rollouts.last_rolled_out(store, "production")
 
 
 def by_hand(store: Store, run_id: str) -> None:
@@ -113,7 +114,7 @@ def test_it_carries_what_a_redeploy_needs(store: Store) -> None:
     store.write(store.run_directory("r1") / "pins.yaml", "services: {}\n")
     runs.deployed(evidence, runs.probed("+++++"))
     store.finish(runs.ended(evidence), "release")
-    found = store.last_good("production", revision="v2", images=())
+    found = rollouts.last_good(store, "production", revision="v2", images=())
     assert found is not None
     assert (found.revision, found.tag, found.images) == ("v1", "t1", (runs.image(),))
     assert found.pins == str(store.directory / "r1" / "pins.yaml")
@@ -134,9 +135,9 @@ def test_any_revision_that_passed_can_be_gone_back_to(store: Store) -> None:
     runs.add_passed(store, "r2", "v2")
     runs.add_failed(store, "r3", "v3")
     for revision, expected in (("0123456", "r1"), ("v2", "r2"), ("v3", None), ("v", None)):
-        found = store.passed_rollout("production", revision)
+        found = rollouts.passed_rollout(store, "production", revision)
         assert (found.run_id if found else None) == expected
-    assert store.passed_rollout("staging", "v2") is None
+    assert rollouts.passed_rollout(store, "staging", "v2") is None
 
 
 # --- what a manual rollback leads away from ----------------------------------------------------------
@@ -210,7 +211,7 @@ def cut_off(evidence: Evidence) -> Evidence:
 
 def test_automatic_rollbacks_of_the_day_are_counted_by_run(store: Store) -> None:
     def count(since: float = 0) -> int:
-        return store.automatic_rollbacks("production", runs.EPOCH + since)
+        return rollouts.automatic_rollbacks(store, "production", runs.EPOCH + since)
 
     assert count() == 0
     runs.add_passed(store, "r1", "v1")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence import files
+from opsgate.evidence import files, repair, rollouts
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import decode, json_schema
 from opsgate.evidence.store import Store
@@ -170,7 +170,7 @@ def test_without_latest_json_the_ledger_says_which_run_is_the_latest(store: Stor
     newest = store.latest()
     assert newest is not None
     assert newest.run_id == "r2"
-    store.complete()
+    repair.complete(store)
     assert shown(store)["run_id"] == "r2"
 
 
@@ -179,6 +179,7 @@ def test_without_latest_json_the_ledger_says_which_run_is_the_latest(store: Stor
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from opsgate.evidence import repair
 from tests import runs
 
 base = Path(sys.argv[1])
@@ -205,7 +206,7 @@ def prepared(directory):
 
 
 def one_run(store):
-    store.complete()
+    repair.complete(store)
     evidence = runs.record("r2", revision="v2")
     store.begin(evidence)
     runs.deployed(evidence, runs.probed("+++++"))
@@ -255,7 +256,7 @@ def _after_the_kill(directory: Path) -> bool:
         if path.exists() and (evidence := decode(path.read_bytes())).run_id == "r2":
             assert finished or evidence.status == "failed"
     store.prepare()
-    store.complete()
+    repair.complete(store)
     if finished:
         assert store.load("r2").status == "passed"
         assert shown(store)["status"] == "passed"
@@ -266,7 +267,7 @@ def _after_the_kill(directory: Path) -> bool:
     runs.add_passed(store, "r3", "v3")
     assert not list(store.directory.glob(".latest*"))
     assert verify(store).mismatches == ()
-    good = store.last_good("production", revision="v3", images=())
+    good = rollouts.last_good(store, "production", revision="v3", images=())
     assert good is not None
     assert good.revision == ("v2" if finished else "v1")
     return finished
@@ -325,7 +326,7 @@ def test_a_final_record_without_a_line_is_thrown_away_not_believed(store: Store)
     store.begin(evidence)
     waiting = store.directory / "r2" / "evidence.json.final"
     waiting.write_bytes((store.directory / "r1" / "evidence.json").read_bytes())
-    store.complete()
+    repair.complete(store)
     assert not waiting.exists()
     assert store.load("r2").status == "failed"
 
@@ -335,7 +336,7 @@ def test_completing_with_nothing_to_complete_writes_nothing(
 ) -> None:
     runs.add_passed(store, "r1")
     monkeypatch.setattr(os, "write", lambda *_: pytest.fail("something was written"))
-    store.complete()
+    repair.complete(store)
 
 
 def test_an_edited_latest_json_is_left_for_verify_to_report(store: Store) -> None:
@@ -344,7 +345,7 @@ def test_an_edited_latest_json_is_left_for_verify_to_report(store: Store) -> Non
     data = path.read_bytes()
     for old, new in ((b'"passed"', b'"failed"'), (b'"finished_at"', b'"finished_af"'), (b"{", b"[")):
         path.write_bytes(data.replace(old, new, 1))
-        store.complete()
+        repair.complete(store)
         assert path.read_bytes() == data.replace(old, new, 1)
         assert [item.file for item in verify(store).mismatches] == ["latest.json"]
 
@@ -353,7 +354,7 @@ def test_a_latest_json_that_a_power_cut_left_empty_is_made_again(store: Store) -
     runs.add_passed(store, "r1")
     for name in ("latest.json", "latest.env"):
         (store.directory / name).write_bytes(b"")
-    store.complete()
+    repair.complete(store)
     assert (store.directory / "latest.json").read_bytes() == store.read_bytes("r1")
     assert b"ROLLOUT_GATE_STATUS=passed" in (store.directory / "latest.env").read_bytes()
     assert not verify(store).mismatches
@@ -365,7 +366,7 @@ def test_a_latest_json_that_a_power_cut_left_empty_is_made_again(store: Store) -
 def test_a_latest_json_that_cannot_be_read_stops_nothing(store: Store, content: bytes) -> None:
     runs.add_passed(store, "r1")
     (store.directory / "latest.json").write_bytes(content)
-    store.complete()
+    repair.complete(store)
     assert [item.file for item in verify(store).mismatches] == ["latest.json"]
     newest = store.latest()
     assert newest is not None
@@ -459,7 +460,7 @@ def test_a_disk_that_became_read_only_is_named_and_can_still_be_read(small_disk:
         with pytest.raises(EvidenceError, match="Read-only file system") as caught:
             act()
         assert str(small_disk) in caught.value.message
-    store.complete()
+    repair.complete(store)
     assert verify(store).unfinished == ("r2",)
     assert store.load("r1").status == "passed"
 
@@ -496,7 +497,7 @@ def test_a_run_that_cannot_finish_stays_unfinished_whatever_fails(
         finished = True
     assert len(calls) > failing
     monkeypatch.undo()
-    store.complete()
+    repair.complete(store)
     assert any(line.run_id == "r2" for line in store.ledger.read()) is finished
     assert shown(store)["status"] == store.load("r2").status
     assert (store.load("r2").status == "passed") is finished

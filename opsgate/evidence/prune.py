@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import rollouts
 from opsgate.evidence.files import explained, sync_directory, write_durably
 from opsgate.evidence.ledger import Draft
 
@@ -100,12 +101,13 @@ def read(store: Store, line: Line) -> Checkpoint | None:
 def _needed(store: Store, environments: set[str]) -> set[str]:
     needed: set[str] = set()
     for environment in environments:
-        newest = store.last_good(environment, revision=None, images=())
-        leaving = store.last_rolled_out(environment)
+        newest = rollouts.last_good(store, environment, revision=None, images=())
+        leaving = rollouts.last_rolled_out(store, environment)
         for rollout in (newest, leaving):
             if rollout is not None:
                 needed.add(rollout.run_id)
-                back = store.last_good(environment, revision=rollout.revision, images=rollout.images)
+                images, revision = rollout.images, rollout.revision
+                back = rollouts.last_good(store, environment, revision=revision, images=images)
                 needed |= {back.run_id} if back else set()
     return needed
 

@@ -34,9 +34,9 @@ from opsgate.evidence.ledger import GENESIS, Ledger, Line
 from opsgate.evidence.views import env
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from opsgate.evidence.record import Evidence, Image, Rollout, Trigger
+    from opsgate.evidence.record import Evidence, Trigger
     from opsgate.redact import Redactor
 
 RECORD: Final = "evidence.json"
@@ -176,12 +176,6 @@ class Store:
                 sync_directory(self.directory)
         return line
 
-    def complete(self) -> None:
-        """See `repair.complete`: for the start of every command."""
-        from opsgate.evidence import repair
-
-        repair.complete(self)
-
     def latest(self, environment: str | None = None) -> Evidence | None:
         """The record of the newest run, of one environment if given; None when there is none."""
         run_id = self.latest_run_id()
@@ -205,30 +199,6 @@ class Store:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             return None
         return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
-
-    def last_good(self, environment: str, *, revision: str | None, images: Sequence[Image]) -> Rollout | None:
-        """See `rollouts.last_good`."""
-        from opsgate.evidence import rollouts
-
-        return rollouts.last_good(self, environment, revision=revision, images=images)
-
-    def passed_rollout(self, environment: str, revision: str) -> Rollout | None:
-        """See `rollouts.passed_rollout`."""
-        from opsgate.evidence import rollouts
-
-        return rollouts.passed_rollout(self, environment, revision)
-
-    def last_rolled_out(self, environment: str) -> Rollout | None:
-        """See `rollouts.last_rolled_out`."""
-        from opsgate.evidence import rollouts
-
-        return rollouts.last_rolled_out(self, environment)
-
-    def automatic_rollbacks(self, environment: str, since: float) -> int:
-        """See `rollouts.automatic_rollbacks`."""
-        from opsgate.evidence import rollouts
-
-        return rollouts.automatic_rollbacks(self, environment, since)
 
     def newest_runs(self) -> Iterator[Line]:
         """The newest line of each run, newest first."""

@@ -6,9 +6,9 @@ from opsgate.errors import ConfigurationError, Interrupted, OpsgateError, TakenO
 from opsgate.evidence.record import Deploy
 from opsgate.hooks.hook import Outputs
 from opsgate.settings import Settings
-from opsgate.stages import compose
+from opsgate.stages.docker import compose
+from opsgate.stages.oci.reference import InvalidReference
 from opsgate.stages.publish import published_images, take_revision
-from opsgate.stages.reference import InvalidReference
 from opsgate.stages.session import Session
 
 CONTAINERS_LIMIT = 10.0

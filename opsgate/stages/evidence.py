@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence import verdicts
+from opsgate.evidence import repair, verdicts
 from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
 from opsgate.evidence.ledger import Line
 from opsgate.evidence.prune import prune
@@ -203,7 +203,7 @@ def _since(text: str, now: float) -> float:
 def _store(settings: Settings) -> Store:
     store = Store(settings.evidence_dir, settings.redactor)
     try:
-        store.complete()
+        repair.complete(store)
     except EvidenceError:
         # Looking must work where nothing can be written.
         return store

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
-from opsgate.stages import compose, probing
+from opsgate.stages import probing
+from opsgate.stages.docker import compose
 from opsgate.stages.session import earlier
 
 PERSON_NEEDED = 3

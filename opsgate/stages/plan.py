@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from opsgate.settings import Settings, describe
-from opsgate.stages import compose, publish
+from opsgate.stages import publish
+from opsgate.stages.docker import compose
 from opsgate.stages.rollback import Route
 
 

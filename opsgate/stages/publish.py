@@ -14,11 +14,12 @@ from opsgate.errors import (
     OpsgateError,
     TakenOver,
 )
+from opsgate.evidence import rollouts
 from opsgate.evidence.record import Image, Publish
 from opsgate.hooks.hook import Outputs
 from opsgate.settings import Settings
-from opsgate.stages import immutable, pins
-from opsgate.stages.reference import Reference
+from opsgate.stages.docker import immutable, pins
+from opsgate.stages.oci.reference import Reference
 from opsgate.stages.session import Session
 
 
@@ -58,7 +59,7 @@ def run(session: Session) -> bool:
             if session.settings.hooks.publish is not None:
                 _by_hook(session, stage, session.settings.hooks.publish)
             else:
-                from opsgate.stages import images
+                from opsgate.stages.docker import images
 
                 images.publish(session, stage)
             stage.status = "passed"
@@ -93,14 +94,14 @@ def _check_way_back(session: Session) -> None:
     """Say before anything is shipped that there is nothing to go back to, or that it is gone."""
     record = session.record
     try:
-        last_good = session.store.last_good(record.environment, revision=None, images=())
+        last_good = rollouts.last_good(session.store, record.environment, revision=None, images=())
     except EvidenceError as error:
         session.reporter.warn(f"the last good release is unknown: {error.message}")
         return
     if last_good is None:
         session.reporter.note("first release here: there is no last good to go back to")
     elif last_good.images and session.settings.hooks.rolls_back:
-        from opsgate.stages import images
+        from opsgate.stages.docker import images
 
         found = list(images.lost(session, last_good))
         record.stages.preflight.warnings = [*(record.stages.preflight.warnings or []), *found]
@@ -126,7 +127,7 @@ def published_images(session: Session, outputs: Outputs) -> list[Image]:
 
 
 def _digests(session: Session, asked: Mapping[str, Reference]) -> dict[str, str]:
-    from opsgate.stages import images
+    from opsgate.stages.docker import images
 
     registries = images.registries_of(session)
     return {name: registries.of(reference).digest(reference) for name, reference in asked.items()}

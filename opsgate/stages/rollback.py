@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import rollouts
 from opsgate.evidence.record import Command, Gate, Rollback, Rollout, Withheld, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
@@ -88,11 +89,12 @@ def route(settings: Settings, to: str | None = None) -> Route:
     store = Store(settings.evidence_dir, settings.redactor)
     leaving = last_good = None
     try:
-        leaving = store.last_rolled_out(settings.environment)
+        leaving = rollouts.last_rolled_out(store, settings.environment)
         if to is not None:
-            last_good = store.passed_rollout(settings.environment, to)
+            last_good = rollouts.passed_rollout(store, settings.environment, to)
         else:
-            last_good = store.last_good(
+            last_good = rollouts.last_good(
+                store,
                 settings.environment,
                 revision=leaving.revision if leaving else None,
                 images=leaving.images if leaving else (),
@@ -114,7 +116,7 @@ def _leaving(session: Session) -> Rollout:
     record = session.record
     if not (record.revision or record.images or record.deployed):
         with suppress(EvidenceError):
-            if last := session.store.last_rolled_out(record.environment):
+            if last := rollouts.last_rolled_out(session.store, record.environment):
                 return last
     return Rollout(run_id=record.run_id, revision=record.revision, images=tuple(record.images))
 
@@ -123,7 +125,9 @@ def _last_good(session: Session, leaving: Rollout) -> Rollout | None:
     """The last good release: by the evidence or, where that was lost meanwhile, as the run began."""
     environment, known = session.record.environment, session.good_before
     try:
-        found = session.store.last_good(environment, revision=leaving.revision, images=leaving.images)
+        found = rollouts.last_good(
+            session.store, environment, revision=leaving.revision, images=leaving.images
+        )
     except EvidenceError as error:
         session.reporter.warn(f"the last good release cannot be looked up: {error.message}")
         found = None
@@ -141,7 +145,7 @@ def _withheld(session: Session, last_good: Rollout | None) -> Withheld | None:
     if settings.hooks.redeploy and last_good is None:
         return "no_last_good"
     try:
-        recent = session.store.automatic_rollbacks(record.environment, since=time.time() - DAY)
+        recent = rollouts.automatic_rollbacks(session.store, record.environment, since=time.time() - DAY)
     except EvidenceError as error:
         # A cap that cannot be counted must not keep a runtime down.
         session.reporter.warn(f"earlier rollbacks cannot be counted: {error.message}")

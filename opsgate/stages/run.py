@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
+from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Trigger, masked, new_run_id, timestamp, written
 from opsgate.evidence.record import TakenOver as Taken
@@ -127,7 +128,7 @@ def _locked(
                 taken = _take_over(lock, holder, reporter)
             else:
                 lock.acquire(holder)
-            store.complete()
+            repair.complete(store)
         except EvidenceError as error:
             if task.needs_evidence:
                 raise NotReady(error.message, error.hint) from error

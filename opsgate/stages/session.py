@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from opsgate.errors import EvidenceError
+from opsgate.evidence import rollouts
 from opsgate.evidence.files import HINT
 from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, TakenOver, timestamp
 from opsgate.hooks import hook as hooks
@@ -77,7 +78,7 @@ class Session:
         if not self.settings.hooks.redeploy:
             return None
         with suppress(EvidenceError):
-            return self.store.last_good(self.settings.environment, revision=None, images=())
+            return rollouts.last_good(self.store, self.settings.environment, revision=None, images=())
         return None
 
     def judge_revision(self) -> None:

@@ -16,9 +16,11 @@ from opsgate.errors import (
     OpsgateError,
     TakenOver,
 )
+from opsgate.evidence import rollouts
 from opsgate.evidence.files import replace_durably
 from opsgate.evidence.record import timestamp
-from opsgate.stages import incident, outcome, probing, rollback
+from opsgate.stages import outcome, probing, rollback
+from opsgate.stages.incident import incident
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence
@@ -85,8 +87,8 @@ def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
     record, last_good = session.record, session.record.stages.rollback.last_good or None
     if last_good is None and record.status == "failed":
         with suppress(EvidenceError):
-            last_good = session.store.last_good(
-                record.environment, revision=record.revision, images=record.images
+            last_good = rollouts.last_good(
+                session.store, record.environment, revision=record.revision, images=record.images
             )
     return outcome.next_steps(
         record, session.settings, planned=task.stages, last_good=last_good, cut_short_by=cut_short_by

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from opsgate.stages.credentials import Credentials
-from opsgate.stages.reference import Reference
-from opsgate.stages.registry import NotFound, Registry, Unauthorized
-from opsgate.stages.wire import Unreachable
+from opsgate.stages.oci.credentials import Credentials
+from opsgate.stages.oci.reference import Reference
+from opsgate.stages.oci.registry import NotFound, Registry, Unauthorized
+from opsgate.stages.oci.wire import Unreachable
 from tests.docker.bench import PASSWORD, USER
 
 if TYPE_CHECKING:

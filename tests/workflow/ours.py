@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opsgate.stages.init import Workflow
+from opsgate.stages.init.init import Workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / ".github/workflows/publish-mission-control-images.yml"

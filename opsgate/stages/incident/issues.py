@@ -12,7 +12,7 @@ import msgspec
 
 from opsgate.evidence.record import Evidence
 from opsgate.hosts import is_loopback
-from opsgate.stages.delivery import Post, Undelivered
+from opsgate.stages.incident.delivery import Post, Undelivered
 
 LABEL: Final = "rollout-failed"
 BODY_LIMIT: Final = 65536

@@ -9,14 +9,16 @@ from typing import Final
 import msgspec
 
 from opsgate.errors import EvidenceError, OpsgateError
+from opsgate.evidence import rollouts
 from opsgate.evidence.record import Image, Rollout, TargetResult
 from opsgate.evidence.store import Store
 from opsgate.evidence.views.words import failure, span
 from opsgate.settings import Settings
-from opsgate.stages import compose, images, immutable, preflight, probing, publish
-from opsgate.stages.diagnosis import Check, Status, problem
-from opsgate.stages.images import GLANCE_LIMIT, Registries
-from opsgate.stages.reference import Reference
+from opsgate.stages import preflight, probing, publish
+from opsgate.stages.docker import compose, images, immutable
+from opsgate.stages.docker.images import GLANCE_LIMIT, Registries
+from opsgate.stages.doctor.diagnosis import Check, Status, problem
+from opsgate.stages.oci.reference import Reference
 from opsgate.stages.rollback import DAY
 from opsgate.stages.session import Session
 
@@ -34,7 +36,7 @@ class Way(msgspec.Struct, frozen=True):
 def last_good(settings: Settings, store: Store) -> Way:
     """Where a rollback of the next release would lead."""
     try:
-        return Way(store.last_good(settings.environment, revision=None, images=()))
+        return Way(rollouts.last_good(store, settings.environment, revision=None, images=()))
     except EvidenceError as error:
         return Way(None, error.message)
 
@@ -89,7 +91,7 @@ def _rollback(settings: Settings, way: Way) -> Check:
 def _circuit(settings: Settings, store: Store, now: float) -> Check:
     name, most = "rollback cap", settings.max_rollbacks_per_day
     try:
-        recent = store.automatic_rollbacks(settings.environment, since=now - DAY)
+        recent = rollouts.automatic_rollbacks(store, settings.environment, since=now - DAY)
     except EvidenceError as error:
         return Check(name=name, status="warning", detail=f"unknown: {error.message}")
     told = f"{recent} of {most} automatic rollbacks in 24 hours"

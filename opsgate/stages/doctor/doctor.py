@@ -16,10 +16,10 @@ from opsgate.errors import EvidenceError, NotReady
 from opsgate.evidence.record import Evidence, new_run_id, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
-from opsgate.stages import checks, readiness
-from opsgate.stages.diagnosis import Check, Diagnosis, conclude
+from opsgate.stages.doctor import checks, readiness
+from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude
+from opsgate.stages.doctor.quiet import Quiet
 from opsgate.stages.halt import Halt
-from opsgate.stages.quiet import Quiet
 from opsgate.stages.session import Session
 
 

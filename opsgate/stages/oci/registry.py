@@ -29,10 +29,10 @@ from opsgate.errors import OpsgateError
 from opsgate.hosts import is_loopback
 from opsgate.redact import Secret
 from opsgate.settings.mistakes import shown, whole
-from opsgate.stages.credentials import Credential, Credentials, login_command
 from opsgate.stages.halt import go_on
-from opsgate.stages.reference import DOCKER_HUB, Reference, is_digest
-from opsgate.stages.wire import Answer, Request, exchange
+from opsgate.stages.oci.credentials import Credential, Credentials, login_command
+from opsgate.stages.oci.reference import DOCKER_HUB, Reference, is_digest
+from opsgate.stages.oci.wire import Answer, Request, exchange
 
 MANIFEST_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",

@@ -12,7 +12,7 @@ import msgspec
 
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
-from opsgate.stages.composefile import Found, Service, find
+from opsgate.stages.init.composefile import Found, Service, find
 
 CONFIG: Final = "opsgate.toml"
 WORKFLOW: Final = ".github/workflows/publish-images.yml"
@@ -213,4 +213,4 @@ def _branch(root: Path) -> str:
 
 
 def _template(name: str) -> str:
-    return (files("opsgate.stages") / "templates" / name).read_text(encoding="utf-8")
+    return (files("opsgate.stages.init") / "templates" / name).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from opsgate.errors import ConfigurationError, NotReady
-from opsgate.stages.reference import Reference
+from opsgate.stages.oci.reference import Reference
 from opsgate.stages.session import Session
 
 GIT_LIMIT: Final = 60.0

@@ -16,7 +16,7 @@ from opsgate.redact import Secret
 from opsgate.settings.mistakes import whole
 from opsgate.stages.answers import answer
 from opsgate.stages.halt import go_on
-from opsgate.stages.reference import DOCKER_HUB
+from opsgate.stages.oci.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

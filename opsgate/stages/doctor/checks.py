@@ -23,7 +23,7 @@ from opsgate.evidence.store import Store
 from opsgate.evidence.views.headline import headline
 from opsgate.evidence.views.words import count
 from opsgate.settings import Settings
-from opsgate.stages.diagnosis import Check, Status
+from opsgate.stages.doctor.diagnosis import Check, Status
 
 SYNTAX_LIMIT: Final = 5.0
 """Seconds for the shell to read a command without running it."""

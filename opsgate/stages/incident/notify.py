@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from opsgate.errors import OpsgateError
 from opsgate.evidence.record import encode
-from opsgate.stages import delivery, issues
+from opsgate.stages.incident import delivery, issues
 
 if TYPE_CHECKING:
     from opsgate.stages.session import Session

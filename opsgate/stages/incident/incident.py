@@ -22,7 +22,7 @@ def run(session: Session) -> None:
     if not others.webhook_url and not others.github_issues:
         _hook(session, hurry)
         return
-    from opsgate.stages import notify
+    from opsgate.stages.incident import notify
 
     interrupted = session.halt.once_more()
     told = notify.begin(session, hurry=hurry)

@@ -1,0 +1,1 @@
+"""Docker compose and its images: built, pushed, pinned, looked at."""

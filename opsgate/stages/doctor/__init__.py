@@ -1,0 +1,1 @@
+"""`doctor`: what a release would find, before it."""

@@ -1,0 +1,1 @@
+"""The OCI registry: references, credentials, questions over HTTP."""
