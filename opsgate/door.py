@@ -105,7 +105,8 @@ def run(
     from opsgate import github
     from opsgate.console import reporter
     from opsgate.evidence.views import text
-    from opsgate.stages.run import Task, execute
+    from opsgate.stages.run import execute
+    from opsgate.stages.supervise import Task
 
     github.begin(settings.redactor, os.environ, sys.stderr)
     outcome = execute(

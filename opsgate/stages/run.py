@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,37 +16,18 @@ import msgspec
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, Trigger, masked, new_run_id, timestamp, written
+from opsgate.evidence.record import Ci, Evidence, masked, new_run_id, timestamp, written
 from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
 from opsgate.stages.reporter import Masked
 from opsgate.stages.session import Session
-from opsgate.stages.supervise import finished, supervised, tell
+from opsgate.stages.supervise import Task, finished, supervised, tell
 
 if TYPE_CHECKING:
     from opsgate.settings import Settings
     from opsgate.stages.reporter import Reporter
-
-
-class Task:
-    """What `execute` needs to know of a task besides its settings."""
-
-    __slots__ = ("body", "force", "needs_evidence", "stages", "trigger")
-
-    def __init__(
-        self,
-        trigger: Trigger,
-        body: Callable[[Session], None],
-        *,
-        stages: tuple[str, ...] = (),
-        needs_evidence: bool = True,
-        force: bool = False,
-    ) -> None:
-        """`stages`: those that a run has completed at most once, in their order."""
-        self.trigger, self.body, self.stages = trigger, body, stages
-        self.needs_evidence, self.force = needs_evidence, force
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -23,12 +23,32 @@ from opsgate.stages import outcome, probing, rollback
 from opsgate.stages.incident import incident
 
 if TYPE_CHECKING:
-    from opsgate.evidence.record import Evidence
-    from opsgate.stages.run import Task
+    from collections.abc import Callable
+
+    from opsgate.evidence.record import Evidence, Trigger
     from opsgate.stages.session import Session
 
 DEFECT = 70
 EVIDENCE_LOST = 74
+
+
+class Task:
+    """A task as a run of it is executed: its stages in order, and what it can do without."""
+
+    __slots__ = ("body", "force", "needs_evidence", "stages", "trigger")
+
+    def __init__(
+        self,
+        trigger: Trigger,
+        body: Callable[[Session], None],
+        *,
+        stages: tuple[str, ...] = (),
+        needs_evidence: bool = True,
+        force: bool = False,
+    ) -> None:
+        """`stages`: those that a run has completed at most once, in their order."""
+        self.trigger, self.body, self.stages = trigger, body, stages
+        self.needs_evidence, self.force = needs_evidence, force
 
 
 def supervised(task: Task, session: Session) -> int:
