@@ -306,6 +306,17 @@ def test_wrong_usage_is_exit_2_before_anything(
     assert runtime.requests == []
 
 
+def test_wrong_usage_is_told_masked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEPLOY_TOKEN", "hunter2-under-the-mat")
+    with pytest.raises(SystemExit):
+        script.main(["--urls", "hunter2-under-the-mat"])
+    said = capsys.readouterr().err
+    assert "hunter2" not in said
+    assert "***" in said
+
+
 def test_a_network_configuration_that_cannot_be_used_is_wrong_usage(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

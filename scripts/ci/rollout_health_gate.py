@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         urls = urls_of(options.urls)
     except Mistake as error:
-        flags.error(f"--urls: {error.text}{f'. {error.hint}' if error.hint else ''}")
+        words = f"--urls: {error.text}{f'. {error.hint}' if error.hint else ''}"
+        flags.error(Redactor.gather(os.environ).scrub(words))
     secrets = [secret for text in (options.rollback_command, *urls) for secret in found_in(text)]
     gate = Gate(options, urls, Redactor.gather(os.environ, secrets))
     try:
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         flags.error(f"{error.filename}: {error.strerror}")
     except ConfigurationError as error:
-        flags.error(str(error))
+        flags.error(gate.redactor.scrub(str(error)))
 
 
 def urls_of(text: str) -> list[str]:
