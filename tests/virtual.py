@@ -114,4 +114,4 @@ class Gate:
 
     @property
     def required(self) -> list[list[Attempt]]:
-        return [lane.attempts for lane in self.watch.lanes if lane.target.required]
+        return [list(lane.attempts) for lane in self.watch.lanes if lane.target.required]

@@ -132,7 +132,7 @@ def instant(time: str) -> datetime:
         pass
     raise EvidenceError(
         f"the ledger holds {time!r} where a time should be",
-        "`invoke evidence --verify` says which line was edited.",
+        "`opsgate evidence --verify` says which line was edited.",
     )
 
 

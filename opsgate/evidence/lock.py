@@ -146,7 +146,7 @@ class EnvironmentLock:
             )
         return EnvironmentHeld(
             f"environment {self.environment} is held by {who}",
-            "Wait until it ends. In an incident `invoke rollback --force` takes the environment over.",
+            "Wait until it ends. In an incident `opsgate rollback --force` takes the environment over.",
         )
 
     def _try_free(self) -> bool:

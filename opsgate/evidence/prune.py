@@ -121,7 +121,7 @@ def _is_finished(store: Store, line: Line) -> bool:
     if hashlib.sha256(store.read_bytes(line.run_id)).hexdigest() != line.sha256:
         raise EvidenceError(
             f"nothing was pruned: the record of run {line.run_id} is not the one in the ledger",
-            "See `invoke evidence --verify`.",
+            "See `opsgate evidence --verify`.",
         )
     return True
 

@@ -87,7 +87,7 @@ class Store:
         except FileNotFoundError:
             raise ConfigurationError(
                 f"there is no record of run {run_id}: {path} does not exist",
-                "`invoke evidence --history` lists the runs.",
+                "`opsgate evidence --history` lists the runs.",
             ) from None
 
     def read_bytes(self, run_id: str) -> bytes:
@@ -256,7 +256,7 @@ def decoded(data: bytes, path: Path) -> Evidence:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EvidenceError(
             f"the record {path} is damaged: {error}",
-            "`invoke evidence --verify` says what else is off; restore the file from a copy.",
+            "`opsgate evidence --verify` says what else is off; restore the file from a copy.",
         ) from None
 
 

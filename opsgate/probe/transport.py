@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 REDIRECT_LIMIT: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_OK: Final = 200
 _NO_RETRIES: Final = Retry(total=False, redirect=False, raise_on_status=False)
 _PORTS: Final = {"http": 80, "https": 443}
 

@@ -105,18 +105,22 @@ class Threads:
 class Lane:
     """One target's place in the loop: its run, its attempts, and when it is due."""
 
-    __slots__ = ("attempts", "busy_since_ms", "due_ms", "pace", "run", "target")
+    __slots__ = ("busy_since_ms", "due_ms", "pace", "run", "target")
 
     def __init__(self, target: Target, pace: Pace) -> None:
         self.target, self.pace = target, pace
         self.run = Run()
-        self.attempts: list[Attempt] = []
         self.due_ms = 0.0
         self.busy_since_ms: float | None = None
 
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        """All attempts so far, the oldest first."""
+        history: Sequence[Attempt] = self.pace.history
+        return history
+
     def take(self, reply: Reply, policy: Policy) -> None:
         """Note an attempt and when the next one is due."""
-        self.attempts.append(reply.attempt)
         self.run = self.run.after(reply.attempt, policy)
         self.pace = self.pace.after(reply)
         self.due_ms = self.pace.next_at_ms
@@ -145,12 +149,7 @@ class Watch:
         on_attempt: Callable[[int, Attempt, Run], None] = lambda _index, _attempt, _run: None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        pace = Pace(
-            interval_ms=policy.interval * 1000,
-            deadline_ms=policy.deadline * 1000,
-            latest_ms=latest_start_ms(policy) - LAST_CHANCE,
-            rng=rng,
-        )
+        pace = Pace.begin(policy, latest_ms=latest_start_ms(policy) - LAST_CHANCE, rng=rng)
         self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
         self._deadline = policy.deadline * 1000
         self._latest_start = latest_start_ms(policy)

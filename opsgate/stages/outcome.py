@@ -25,7 +25,8 @@ def exit_code(record: Evidence, *, fail_on_skipped: bool) -> int:
         return PERSON_NEEDED
     if rollback.attempted:
         return 1 if rollback.succeeded and rollback.recovered else PERSON_NEEDED
-    return PERSON_NEEDED if rollback.withheld not in {None, "no_rollback"} and rollback.withheld else 1
+    is_needed = rollback.withheld in {"observer_offline", "no_last_good", "circuit_open"}
+    return PERSON_NEEDED if is_needed else 1
 
 
 def next_steps(
