@@ -348,6 +348,7 @@ FIELDS: Final = {
         "recovery": "The probing afterwards.",
         "last_good": "Where the way back leads; null when nowhere.",
         "took_over": "The run that `--force` took the environment from.",
+        "earlier": "Rollbacks of the same run before this one, the oldest first; missing where there was none.",
     },
     "Rollout": {
         "run_id": "The run that brought it out.",
