@@ -85,7 +85,10 @@ TARGET: Final = {
     "method": "HEAD gets no body, so nothing can be expected of one.",
     "request_headers": "Sent with each request; their values are masked everywhere.",
     "ca_file": "Certificates to trust in place of the system's; https only.",
-    "status": "Status codes that count as healthy.",
+    "status": (
+        "Status codes that count as healthy. A code or range from 300 on takes a redirect as the answer; otherwise "
+        "it is followed."
+    ),
     "body": "Text that must appear in the first 64 KiB of the body.",
     "body_regex": "A regular expression that must match somewhere in the first 64 KiB.",
     "json": 'Values that must stand in the JSON body, for example `{ "checks.0.up" = true }`.',
