@@ -86,8 +86,8 @@ TARGET: Final = {
     "request_headers": "Sent with each request; their values are masked everywhere.",
     "ca_file": "Certificates to trust in place of the system's; https only.",
     "status": (
-        "Status codes that count as healthy. A code or range from 300 on takes a redirect as the answer; otherwise "
-        "it is followed."
+        "Status codes that count as healthy. A code or range from 300 on takes a redirect as the answer; "
+        "otherwise it is followed."
     ),
     "body": "Text that must appear in the first 64 KiB of the body.",
     "body_regex": "A regular expression that must match somewhere in the first 64 KiB.",
@@ -351,7 +351,7 @@ FIELDS: Final = {
         "recovery": "The probing afterwards.",
         "last_good": "Where the way back leads; null when nowhere.",
         "took_over": "The run that `--force` took the environment from.",
-        "earlier": "Rollbacks of the same run before this one, the oldest first; missing where there was none.",
+        "earlier": "Rollbacks of the same run before this one, the oldest first; missing without one.",
     },
     "Rollout": {
         "run_id": "The run that brought it out.",
