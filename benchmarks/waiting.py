@@ -70,11 +70,12 @@ def _is_there(command: Sequence[str]) -> bool:
 def lags(port: int, place: Path, ours: Callable[[str], list[str]]) -> dict[str, list[float]]:
     """Seconds from a runtime's first healthy moment to each waiter's exit."""
     found: dict[str, list[float]] = {}
-    offset = random.random()  # noqa: S311 - a moment, not a secret
+    # Each has moments of its own: they must not all end at the same time.
+    offsets = {name: random.random() for name in WAITERS}  # noqa: S311 - moments, not secrets
 
     def waiting(name: str, number: int) -> threading.Thread:
         # Moments that cover any interval evenly, wherever it begins: fewer rounds tell as much.
-        moment = (offset + number * GOLDEN) % 1.0
+        moment = (offsets[name] + number * GOLDEN) % 1.0
         return threading.Thread(target=_wait, args=(name, moment, port, place, ours, found))
 
     # They sleep for nearly all of their fifteen seconds: all at once, beside the others.
