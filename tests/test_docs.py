@@ -28,6 +28,7 @@ from opsgate.settings.targets import RULES
 from opsgate.stages.incident.notify import signature
 from scripts import reference
 from scripts import reference_words as words
+from tests.test_architecture import MAY_IMPORT
 from tests.workflow.rig import free_ports
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -151,6 +152,12 @@ def test_nothing_is_described_that_does_not_exist() -> None:
 def test_the_readme_names_every_task() -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Tasks")[2].partition("## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(PROGRAMS["opsgate"].task_names)
+
+
+def test_the_design_names_every_room_and_what_it_may_import() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", text, re.MULTILINE)
+    assert {room: " ".join(re.findall(r"`([^`]+)`", cell)) for room, cell in rows} == MAY_IMPORT
 
 
 # --- what people are told to type -----------------------------------------------------------------
