@@ -500,6 +500,7 @@ def test_a_token_server_that_gives_none(
         "http://tokens.example.com/",
         "http://127.0.0.1@tokens.example.com/",
         "http://[::1]@x.test/",
+        "http://[::1",
         "ftp://x/",
         "",
     ],

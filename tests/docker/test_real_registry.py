@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -187,11 +188,17 @@ def test_what_an_engine_pushed_and_runs_is_what_the_registry_says(
     assert json.loads(shown.stdout) == [str(reference.pinned(digest))]
 
 
-def test_an_engine_logs_in_where_we_do(engine: Engine, token_registry: OciRegistry, sample: Path) -> None:
-    engine.run("login", "--username", USER, "--password", PASSWORD, token_registry.host)
-    environ = {"MISSION_CONTROL_REGISTRY": token_registry.host, "OPSGATE_TAG": "v1"}
+def test_an_engine_logs_in_where_we_do(
+    engine: Engine, token_registry: OciRegistry, sample: Path, tmp_path: Path
+) -> None:
+    # A configuration of its own: the engine's is shared, and others have to be strangers there.
+    config = shutil.copytree(engine.config, tmp_path / "config", symlinks=True)
+    environ = {
+        "MISSION_CONTROL_REGISTRY": token_registry.host, "OPSGATE_TAG": "v1", "DOCKER_CONFIG": str(config)
+    }  # fmt: skip
+    engine.run("login", "--username", USER, "--password", PASSWORD, token_registry.host, environ=environ)
     engine.run("compose", "build", "frontend", cwd=sample, environ=environ)
     engine.run("compose", "push", "frontend", cwd=sample, environ=environ)
 
-    client = Registry(token_registry.host, Credentials(engine.environ()))
+    client = Registry(token_registry.host, Credentials(engine.environ(**environ)))
     assert client.digest(at(token_registry, "mission-control/frontend:v1")).startswith("sha256:")

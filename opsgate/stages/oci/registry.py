@@ -262,9 +262,12 @@ class Registry:
         return _bearer(answer, self.host)
 
     def _check_realm(self, realm: str) -> None:
-        parts = urlsplit(realm)
-        local = is_loopback(self.host) and is_loopback(parts.hostname or "")
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        try:
+            scheme, host = urlsplit(realm).scheme, urlsplit(realm).hostname or ""
+        except ValueError:
+            scheme, host = "", ""
+        local = is_loopback(self.host) and is_loopback(host)
+        if not host or not (scheme == "https" or (scheme == "http" and local)):
             raise RegistryError(
                 f"{self.host} wants the login sent to {shown(realm)}: refused, since that is not https",
                 "Nothing was sent. Ask whoever runs the registry.",
