@@ -17,11 +17,23 @@ hypothesis.settings.register_profile("opsgate", deadline=None)
 hypothesis.settings.load_profile("opsgate")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plain_environment() -> Iterator[None]:
+    """A test sees the same on a laptop with opsgate configured, inside a workflow and inside a git hook."""
+    foreign = ("RUNTIME_", "OPSGATE_", "GITHUB_", "MISSION_CONTROL_", "GIT_", "DOCKER_", "COMPOSE_")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(foreign)]:
+            patch.delenv(name)
+        # Whoever signs every commit, or has a hook for it, does not want that here.
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test sees the same on a laptop with opsgate configured and inside a workflow."""
-    for name in list(os.environ):
-        if name.startswith(("RUNTIME_", "OPSGATE_", "GITHUB_", "MISSION_CONTROL_")):
+def _no_proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves this machine, but for what is installed from the package index."""
+    if request.node.get_closest_marker("index") is None:
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
             monkeypatch.delenv(name)
 
 

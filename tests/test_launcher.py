@@ -40,7 +40,7 @@ def read(c):
     print(sys.stdin.read())
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launcher")]
+pytestmark = [pytest.mark.slow, pytest.mark.index, pytest.mark.xdist_group("launcher")]
 
 
 def lock_entry(name: str) -> str:

@@ -16,7 +16,7 @@ import opsgate
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {"release", "publish", "deploy", "gate", "rollback", "evidence", "doctor", "init"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("package")]
+pytestmark = [pytest.mark.slow, pytest.mark.index, pytest.mark.xdist_group("package")]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

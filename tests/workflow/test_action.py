@@ -13,7 +13,7 @@ from tests.e2e.rig import Runtime
 from tests.workflow.ours import ROOT
 from tests.workflow.rig import Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.slow, pytest.mark.index, pytest.mark.xdist_group("workflow")]
 
 OPSGATE = "octo/opsgate@0123456789abcdef0123456789abcdef01234567"
 WORKFLOW = f"""
