@@ -161,14 +161,26 @@ def test_gitignore_that_has_it_stays(repository: Path, line: str) -> None:
 
 def test_configuration_in_pyproject_counts(repository: Path) -> None:
     (repository / "pyproject.toml").write_text("[tool.opsgate.gate]\nsoak = 1\n", encoding="utf-8")
-    init.run(repository)
+    lines = init.run(repository)
     assert "opsgate.toml" not in everything(repository)
+    assert [line for line in lines if line.startswith("  1.")] == [
+        "  1. check the URLs in pyproject.toml: without any, every gate says NOT VALIDATED"
+    ]
+
+
+def test_what_to_commit_is_what_was_written(repository: Path) -> None:
+    (repository / ".gitignore").write_text("artifacts/\n", encoding="utf-8")
+    assert f"  4. commit opsgate.toml and {init.WORKFLOW}" in init.run(repository)
+    again = init.run(repository)
+    assert not any("commit" in line for line in again)
+    assert "  1. check the URLs in opsgate.toml: without any, every gate says NOT VALIDATED" in again
 
 
 def test_it_writes_at_the_root_of_the_repository(repository: Path) -> None:
     below = repository / "services/web"
     below.mkdir(parents=True)
-    init.run(below)
+    lines = init.run(below)
+    assert lines[0] == f"in {repository}, the root of the repository"
     assert (repository / "opsgate.toml").is_file()
     assert list(below.iterdir()) == []
 
@@ -235,6 +247,17 @@ def test_a_database_is_only_connected_to(repository: Path) -> None:
     assert [target.url for target in load(Flags(), {}, repository).targets] == ["tcp://127.0.0.1:15432"]
 
 
+def test_a_port_of_tls_is_asked_over_tls(repository: Path) -> None:
+    text = "services:\n  web:\n    image: nginx\n    ports: ['80:80', '8443:443', '9443:8443']\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    assert [target.url for target in load(Flags(), {}, repository).targets] == [
+        "http://127.0.0.1:80/",
+        "https://127.0.0.1:8443/",
+        "https://127.0.0.1:9443/",
+    ]
+
+
 @pytest.mark.parametrize(
     ("image", "tagged"),
     [
@@ -286,7 +309,8 @@ def test_the_compose_file_nearest_to_the_root_is_taken(repository: Path) -> None
 )
 def test_odd_files_are_survived(repository: Path, text: str) -> None:
     (repository / "compose.yaml").write_bytes(text.encode("latin-1"))
-    init.run(repository)
+    lines = init.run(repository)
+    assert any("no published port was found in compose.yaml" in line for line in lines)
     assert load(Flags(), {}, repository).targets == ()
 
 

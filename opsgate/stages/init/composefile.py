@@ -21,6 +21,7 @@ _PASSED_OVER: Final = frozenset({"node_modules", "vendor", "venv", "site-package
 _NOT_HTTP: Final = frozenset(
     {22, 25, 53, 587, 1433, 1521, 1883, 3306, 4222, 5432, 5672, 6379, 9042, 9092, 11211, 27017}
 )
+_TLS: Final = frozenset({443, 8443})
 _ASKS: Final = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::(\d+))?(/[^\s\"'|;&)\]]*)?")
 
 
@@ -36,6 +37,11 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     def speaks_http(self) -> bool:
         """Whether an answer can be expected, and not only a connection."""
         return self.inside not in _NOT_HTTP
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether that answer is one over HTTPS, going by the container's port."""
+        return self.inside in _TLS
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,7 +72,7 @@ def run(directory: Path, *, dry_run: bool = False) -> list[str]:
     root = _root(directory)
     found = find(root)
     changes = plan(root, found)
-    lines = []
+    lines = [] if root == directory else [f"in {root}, the root of the repository"]
     for change in changes:
         name = change.path.relative_to(root)
         if change.action == "keep":
@@ -84,7 +84,7 @@ def run(directory: Path, *, dry_run: bool = False) -> list[str]:
         lines.append(f"{f'would {change.action}' if dry_run else done} {name}")
         if dry_run and name.name != Path(WORKFLOW).name:
             lines += [f"  | {line}" for line in change.text.splitlines()]
-    return [*lines, "", *_next(found)]
+    return [*lines, "", *_next(found, changes, root)]
 
 
 def plan(root: Path, found: Found | None) -> list[Change]:
@@ -98,7 +98,7 @@ def _config(root: Path, found: Found | None) -> Change:
     if path.exists() or path.is_symlink():
         return Change(path=path, action="keep", why="it is there already")
     if project.is_file() and "[tool.opsgate" in project.read_text(encoding="utf-8", errors="replace"):
-        return Change(path=path, action="keep", why="pyproject.toml has [tool.opsgate]")
+        return Change(path=project, action="keep", why="it has [tool.opsgate]")
     text = _template(CONFIG).replace("@publish@", _publish(found)).replace("@urls@", _urls(found))
     return Change(path=path, action="write", text=text)
 
@@ -161,25 +161,33 @@ def _looks(service: Service) -> list[str]:
         name = service.name if not index else f"{service.name} {port.published}"
         url = f"tcp://127.0.0.1:{port.published}"
         if port.speaks_http:
-            url = f"http://127.0.0.1:{port.published}{port.path}"
+            url = f"{'https' if port.speaks_tls else 'http'}://127.0.0.1:{port.published}{port.path}"
         lines.append(f"  {{ name = {json.dumps(name)}, url = {json.dumps(url)} }},")
     return lines
 
 
-def _next(found: Found | None) -> list[str]:
+def _next(found: Found | None, changes: list[Change], root: Path) -> list[str]:
+    config = changes[0]
+    file = config.path.name
     ports = any(service.ports for service in found.services) if found else False
-    urls = (
-        f"check the URLs in {CONFIG}: they are the ports of {found.path} on this machine"
-        if found and ports
-        else (f"name at least one URL in {CONFIG}: without any, every gate says NOT VALIDATED")
-    )
+    unnamed = "without any, every gate says NOT VALIDATED"
+    if config.action == "keep":
+        urls = f"check the URLs in {file}: {unnamed}"
+    elif found and ports:
+        urls = f"check the URLs in {file}: they are the ports of {found.path} on this machine"
+    else:
+        urls = f"name at least one URL in {file}: {unnamed}"
+        urls += f" (no published port was found in {found.path})" if found else ""
     lines = [
         "What to do next",
         f"  1. {urls}",
         "  2. opsgate doctor     what is configured, what answers now",
         "  3. opsgate gate       the verdict that a rollout would get",
-        f"  4. commit {CONFIG}, {WORKFLOW} and .gitignore",
     ]
+    changed = [str(each.path.relative_to(root)) for each in changes if each.action != "keep"]
+    if changed:
+        named = " and ".join([", ".join(changed[:-1]), changed[-1]] if len(changed) > 1 else changed)
+        lines.append(f"  4. commit {named}")
     if found and found.others:
         lines.append(f"  Not looked at: {', '.join(found.others)}")
     return lines
