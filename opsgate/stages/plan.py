@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
 
 import msgspec
 
@@ -11,13 +14,18 @@ from opsgate.stages import publish
 from opsgate.stages.docker import compose
 from opsgate.stages.rollback import Route
 
+_IMAGE: Final = re.compile(r"""^\s+image:\s*["']?([^\s"'#]+)""", re.MULTILINE)
+
 
 def render(settings: Settings, *, skip: frozenset[str], as_json: bool) -> str:
     """The plan of a release."""
     hooks = settings.hooks
+    images: list[str] = []
     order = [_step("preflight", hooks.rollback_check, "the way back; what each target answers now")]
     if publish.configured(settings) and "publish" not in skip:
-        order.append(_step("publish", hooks.publish, "docker compose build and push, digests, pins"))
+        how = "by the hook" if hooks.publish else "docker compose build and push"
+        order.append(_step("publish", hooks.publish, f"{how}; digests, pins"))
+        images = _images(settings)
     if hooks.deploys and "deploy" not in skip:
         order.append(_step("deploy", _deploying(settings), "with the pins of the run"))
     order.append(_step("gate", None, _gate(settings)))
@@ -25,7 +33,7 @@ def render(settings: Settings, *, skip: frozenset[str], as_json: bool) -> str:
         commands = hooks.rollback or (_deploying(settings),)
         what = "when the gate or the deploy failed, then probe again"
         order += [_step("rollback", command, what) for command in commands]
-    return _plan(settings, order, as_json=as_json)
+    return _plan(settings, order, as_json=as_json, images=images)
 
 
 def render_rollback(settings: Settings, route: Route, *, as_json: bool) -> str:
@@ -51,13 +59,27 @@ def _gate(settings: Settings) -> str:
     return f"probe {', '.join(required)}" if required else "skipped: NOT VALIDATED, no URL is configured"
 
 
-def _plan(settings: Settings, order: list[dict[str, str | None]], *, as_json: bool) -> str:
+def _images(settings: Settings) -> list[str]:
+    """The images as the compose files name them: a plan asks no program, so variables stay as written."""
+    if settings.hooks.publish:
+        return ["those that the publish hook names when it has run"]
+    found = []
+    for name in settings.publish.compose_files:
+        with suppress(OSError, UnicodeDecodeError):
+            found += _IMAGE.findall((settings.directory / name).read_text(encoding="utf-8"))
+    return list(dict.fromkeys(found))
+
+
+def _plan(
+    settings: Settings, order: list[dict[str, str | None]], *, as_json: bool, images: Sequence[str] = ()
+) -> str:
     scrub = settings.redactor.scrub_value
     rows: list[tuple[str, str, str]] = [(row[0], row[1], row[2]) for row in describe(settings)]
     if as_json:
         document: dict[str, Any] = {
             "environment": settings.environment,
             "configuration": [dict(zip(("key", "value", "origin"), row, strict=True)) for row in rows],
+            "images": list(images),
             "order": order,
             "warnings": list(settings.warnings),
         }
@@ -67,6 +89,8 @@ def _plan(settings: Settings, order: list[dict[str, str | None]], *, as_json: bo
     lines += [f"  {key:<{width}}  {value}  ({origin})" for key, value, origin in rows]
     if settings.warnings:
         lines += ["", "Warnings", *(f"  {warning}" for warning in settings.warnings)]
+    if images:
+        lines += ["", "Images", *(f"  {image}" for image in images)]
     lines += ["", "Order"]
     for number, step in enumerate(order, 1):
         lines.append(f"  {number}. {step['stage']}: {step['what']}")

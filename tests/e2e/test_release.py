@@ -329,3 +329,14 @@ def test_closed_ports_are_refused(site: Site) -> None:
         code=1,
     ).document  # fmt: skip
     assert record["stages"]["gate"]["targets"][0]["attempts"][0]["kind"] == "refused"
+
+
+def test_the_plan_names_the_images_that_compose_would_build(site: Site) -> None:
+    (site.path / "compose.yaml").write_text(
+        "services:\n  backend:\n    build: .\n    image: 'registry.example.com/app/backend:${OPSGATE_TAG}'\n"
+    )
+    site.configure(extra='[environments.prod.publish]\ncompose_files = ["compose.yaml"]\n')
+    image = "registry.example.com/app/backend:${OPSGATE_TAG}"
+    assert site.run("release", "--dry-run", "--json").document["images"] == [image]
+    assert f"Images\n  {image}\n" in site.run("release", "--dry-run").out
+    assert "Images" not in site.run("release", "--gate-only", "--dry-run").out
