@@ -351,6 +351,16 @@ def test_two_hundred_targets_fit_on_24_lines_the_worst_first() -> None:
     assert "refused: conn" in first[2]
 
 
+def test_what_fails_stands_above_what_has_not_answered_yet() -> None:
+    with screen("3", "1", "silent") as shown:
+        shown.read_until(r"soaking")
+        shown.step()
+        output = shown.rest()
+    first = next(frame for frame in frames(output) if "soaking" in "".join(frame))
+    states = [line.split()[:2] for line in first[2:5]]
+    assert states == [["target-2", "failing"], ["target-0", "waiting"], ["target-1", "soaking"]]
+
+
 def test_the_table_leaves_a_plain_summary_and_the_cursor() -> None:
     with screen("3", "1") as shown:
         shown.read_until(r"soaking")

@@ -165,10 +165,10 @@ def _state(row: Row, policy: Policy | None) -> tuple[str, str]:
     return "soaking", "cyan"
 
 
-def _badness(row: Row) -> tuple[bool, bool, int, int]:
-    """Sorts required before others, failing before healthy, most flaps and shortest runs first."""
-    healthy = row.last is not None and row.last.ok
-    return not row.required, healthy, -row.run.flaps, row.run.streak
+def _badness(row: Row) -> tuple[bool, int, int, int]:
+    """Sorts required before others, failing before waiting before healthy, then by flaps and short runs."""
+    rank = 1 if row.last is None else 2 * row.last.ok
+    return not row.required, rank, -row.run.flaps, row.run.streak
 
 
 def _run(row: Row) -> str:
