@@ -2,7 +2,8 @@
 
 Prints its ports as one JSON object, then answers until its standard input ends:
 
-    http, https   200; below /at/SECONDS only once the monotonic clock has passed that, 503 before
+    http, https   200; below /at/SECONDS only once the monotonic clock has passed that, 503 before;
+                  /first/at/SECONDS tells when that was asked for and healthy for the first time
     silent        accepts and never says anything
 """
 
@@ -23,7 +24,8 @@ WAITING = 1024
 class Answer(asyncio.Protocol):
     """One request, one answer, and the connection is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, firsts: dict[str, float]) -> None:
+        self._firsts = firsts
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
@@ -38,9 +40,15 @@ class Answer(asyncio.Protocol):
         if self._transport is None or b"\r\n\r\n" not in self._received:
             return
         path = self._received.split(b" ", 2)[1].decode()
+        now = time.monotonic()
         at = float(path.removeprefix("/at/")) if path.startswith("/at/") else 0.0
-        status = b"200 OK" if time.monotonic() >= at else b"503 Service Unavailable"
-        self._transport.write(HEAD % (status, len(BODY)) + BODY)
+        status, body = b"503 Service Unavailable", BODY
+        if now >= at:
+            status = b"200 OK"
+            self._firsts.setdefault(path, now)
+        if path.startswith("/first/"):
+            body = json.dumps(self._firsts[path.removeprefix("/first")]).encode()
+        self._transport.write(HEAD % (status, len(body)) + body)
         self._transport.close()
         self._transport = None
 
@@ -52,7 +60,12 @@ async def serve(certificate: str | None) -> None:
     if certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate)
-    kinds = {"http": (Answer, None), "https": (Answer, context), "silent": (asyncio.Protocol, None)}
+    firsts: dict[str, float] = {}
+
+    def answer() -> Answer:
+        return Answer(firsts)
+
+    kinds = {"http": (answer, None), "https": (answer, context), "silent": (asyncio.Protocol, None)}
     servers = {
         name: await loop.create_server(protocol, "127.0.0.1", 0, ssl=tls, backlog=WAITING)
         for name, (protocol, tls) in kinds.items()

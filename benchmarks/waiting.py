@@ -6,6 +6,7 @@ run where it is installed (npm install -g wait-on).
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -13,8 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+Ours = Callable[[str, str, str], list[str]]
+"""`(url, soak, successes)` to a gate's command."""
 
 ROUNDS = 20
 OLD_ROUNDS = 8
@@ -35,7 +40,12 @@ while True:
     time.sleep(pause)
 """
 
+SOAK = 1.0
+SOAKED = "opsgate, its soak over"
+"""Counted from the moment at which the policy could be met: the first healthy answer, and the soak."""
+
 WAITERS = {
+    SOAKED: f"--soak {SOAK:g}s, from the soak's end: an attempt is due exactly then",
     "opsgate gate": "--soak 0 --successes 1, its interval of 250 ms",
     "curl --retry": "curl -f --retry 100 --retry-delay 1 --retry-all-errors",
     "curl, own backoff": "curl -f --retry 100 --retry-all-errors: waits 1, 2, 4 s ...",
@@ -47,12 +57,13 @@ WAITERS = {
 """What is measured, and how it is run."""
 
 
-def commands(url: str, ours: Callable[[str], list[str]]) -> dict[str, list[str]]:
+def commands(url: str, ours: Ours) -> dict[str, list[str]]:
     """The command of each waiter that is there."""
     loop = [sys.executable, "-c", _LOOP, url]
     curl = ["curl", "-fsS", "-o", os.devnull, "--retry", "100", "--retry-all-errors"]
     found = {
-        "opsgate gate": ours(url),
+        SOAKED: ours(url, f"{SOAK:g}s", "3"),
+        "opsgate gate": ours(url, "0", "1"),
         "curl --retry": [*curl, "--retry-delay", "1", url],
         "curl, own backoff": [*curl, url],
         "until curl": ["sh", "-c", 'until curl -fs -o /dev/null "$1"; do sleep 1; done', "sh", url],
@@ -67,7 +78,7 @@ def _is_there(command: Sequence[str]) -> bool:
     return shutil.which(command[0]) is not None
 
 
-def lags(port: int, place: Path, ours: Callable[[str], list[str]]) -> dict[str, list[float]]:
+def lags(port: int, place: Path, ours: Ours) -> dict[str, list[float]]:
     """Seconds from a runtime's first healthy moment to each waiter's exit."""
     found: dict[str, list[float]] = {}
     # Each has moments of its own: they must not all end at the same time.
@@ -99,7 +110,7 @@ def _wait(
     moment: float,
     port: int,
     place: Path,
-    ours: Callable[[str], list[str]],
+    ours: Ours,
     found: dict[str, list[float]],
 ) -> None:
     """One waiter on a runtime of its own, which comes up `moment`, 0 to 1, of the way through its time."""
@@ -110,5 +121,15 @@ def _wait(
     own.mkdir()
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUNTIME_", "OPSGATE_", "PYTHON"))}
     quiet = subprocess.DEVNULL
-    subprocess.run(command, cwd=own, env=kept, stdout=quiet, stderr=quiet, check=True, timeout=60)
-    found.setdefault(name, []).append(time.monotonic() - at)
+    with subprocess.Popen(command, cwd=own, env=kept, stdout=quiet, stderr=quiet) as process:
+        # A wait with a time limit of its own looks only every 50 ms.
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        code = process.wait()
+        seconds = time.monotonic() - at
+        limit.cancel()
+    assert code == 0, (name, code)  # noqa: S101 - a figure of one that failed means nothing
+    if name == SOAKED:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/first/at/{at:.6f}", timeout=5) as answer:
+            seconds -= json.load(answer) - at + SOAK
+    found.setdefault(name, []).append(seconds)
