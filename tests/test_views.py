@@ -25,6 +25,7 @@ from opsgate.evidence.record import (
     Gate,
     Status,
     StatusReason,
+    TargetResult,
     Withheld,
     decode,
     json_schema,
@@ -253,6 +254,21 @@ def test_text_of_many_failures_keeps_the_next_steps() -> None:
     assert len(lines) <= LINES
     assert [f"  {step}" for step in record.next_steps] == lines[-len(record.next_steps) :]
     assert any("more, see the record" in line for line in lines)
+
+
+@pytest.mark.parametrize("view", ["text", "md"])
+def test_a_target_that_failed_without_a_failed_attempt_is_named(view: str) -> None:
+    record = decode((records.DIRECTORY / "failed-no-rollback-flag.json").read_bytes())
+    gate = record.stages.gate
+    late = TargetResult(
+        name="", url="http://h/", required=True, healthy=False, first_healthy_ms=None, flaps=0, attempts=[]
+    )
+    gate.targets = [
+        *(gate.targets or []),
+        *(msgspec.structs.replace(late, name=f"late-{i}", required=i != 5) for i in range(6)),
+    ]
+    told = "5 targets without a failed attempt, not proven healthy yet: late-0, late-1, late-2 and 2 more"
+    assert told in FORMATS[view](record).replace("`", "")
 
 
 # --- hostile content ------------------------------------------------------------------------------

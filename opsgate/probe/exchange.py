@@ -62,7 +62,7 @@ class Exchange:
         where = doing or (
             "waiting for the rest of the response" if self.received else "waiting for an answer"
         )
-        return ProbeFailure("timeout", f"time limit of {self.limit:g} s reached while {where}")
+        return ProbeFailure("timeout", f"time limit of {round(self.limit, 3):g} s reached while {where}")
 
 
 class DeadlineSocket(socket.socket):

@@ -347,3 +347,9 @@ def test_server(
     assert (made.tls_not_after is not None) == (scheme == "https")
     if case.kind == "timeout" and case.limit == BRIEF:
         assert made.elapsed_ms >= BRIEF * 1000 - 10
+
+
+def test_a_time_limit_is_told_in_digits_that_matter(attempt: Attempting) -> None:
+    with Server(hang()) as server:
+        made = attempt(server.url, limit=0.1234567)
+    assert made.detail == "time limit of 0.123 s reached while waiting for an answer"

@@ -80,6 +80,18 @@ def _failure(record: Evidence, gate: Gate, target: TargetResult) -> Failure:
     )
 
 
+def unproven(record: Evidence) -> list[str]:
+    """The required targets that a failed gate did not find healthy, though no attempt at them failed."""
+    gate = record.stages.gate
+    if gate.status != "failed":
+        return []
+    return [
+        target.name
+        for target in required(gate)
+        if not target.healthy and all(attempt.ok for attempt in target.attempts)
+    ]
+
+
 def required(gate: Gate) -> list[TargetResult]:
     """The targets that decide."""
     return [target for target in gate.targets or [] if target.required]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from opsgate.evidence.views.facts import command_ok, down_since, failures, hook_commands, up_again
+from opsgate.evidence.views.facts import command_ok, down_since, failures, hook_commands, unproven, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.text import (
     gate_words,
@@ -15,6 +15,7 @@ from opsgate.evidence.views.text import (
     published_words,
     rollback_words,
     step_lines,
+    unproven_words,
 )
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
@@ -79,9 +80,11 @@ def _why(record: Evidence) -> list[str]:
     failed = failures(record)
     recovery = record.stages.rollback.recovery
     still = failures(record, recovery) if recovery and record.stages.rollback.recovered is False else []
-    if not failed and not still:
+    late = unproven(record)
+    if not (failed or still or late):
         return []
-    return ["### Why", *_listed(failed), *(["After the rollback:", *_listed(still)] if still else [])]
+    lines = [*_listed(failed), *([f"- {unproven_words(late, _code)}"] if late else [])]
+    return ["### Why", *lines, *(["After the rollback:", *_listed(still)] if still else [])]
 
 
 def _listed(failed: list[Failure]) -> list[str]:

@@ -13,13 +13,14 @@ from opsgate.evidence.views.facts import (
     hook_commands,
     old,
     required,
+    unproven,
     up_again,
 )
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from opsgate.evidence.record import Command, Container, Evidence, Gate, Stage, TakenOver
     from opsgate.evidence.views.facts import Failure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["headline", "render"]
 
 LINES: Final = 24
+NAMED: Final = 3
 STEP: Final = 8000
 """A command for a person must not be cut short, unless it is absurd."""
 _MARKS: Final = {"passed": "ok  ", "failed": "FAIL", "skipped": "--  ", "interrupted": "CUT "}
@@ -132,6 +134,8 @@ def why_lines(record: Evidence) -> list[str]:
         _hook(name, command) for name, command in hooks if name != "rollback" and not command_ok(command)
     ]
     lines += [_why(one) for one in failures(record)]
+    if late := unproven(record):
+        lines.append(unproven_words(late, plain))
     lines += [_container(one) for one in stages.deploy.containers or []]
     lines += [
         _hook(name, command) for name, command in hooks if name == "rollback" and not command_ok(command)
@@ -146,6 +150,13 @@ def why_lines(record: Evidence) -> list[str]:
     if stages.rollback.took_over:
         lines.append(_took_over(stages.rollback.took_over))
     return lines + [f"warning: {plain(text)}" for text in stages.preflight.warnings or []]
+
+
+def unproven_words(names: list[str], shown: Callable[[str, int], str]) -> str:
+    """One line for the targets of `facts.unproven`, of which there is one at least."""
+    listed = ", ".join(shown(name, 120) for name in names[:NAMED])
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{count(len(names), 'target')} without a failed attempt, not proven healthy yet: {listed}{more}"
 
 
 def _hook(name: str, command: Command) -> str:
