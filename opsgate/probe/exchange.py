@@ -110,11 +110,11 @@ class DeadlineTLSSocket(ssl.SSLSocket):
         self.settimeout(exchange.left())
         try:
             count = super().recv_into(*args, **kwargs)
-        except ssl.SSLEOFError:
+        except OSError as error:
+            if not _is_ragged(error):
+                raise _broken(exchange, error) from error
             exchange.ragged = True
             return 0
-        except OSError as error:
-            raise _broken(exchange, error) from error
         exchange.received += count
         return count
 
@@ -145,6 +145,14 @@ def _broken(exchange: Exchange, error: OSError) -> ProbeFailure:
         return ProbeFailure("tls", f"TLS failed: {tls_reason(error)}")
     when = f"after {exchange.received} bytes" if exchange.received else "before any answer"
     return ProbeFailure("reset", f"connection reset by the server {when}")
+
+
+def _is_ragged(error: OSError) -> bool:
+    """Whether the peer ended the connection without TLS's closing alert."""
+    # Python 3.11.2 does not tell it from other errors by its class.
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    )
 
 
 def tls_reason(error: ssl.SSLError) -> str:
