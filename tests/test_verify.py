@@ -308,6 +308,15 @@ def test_a_shorter_soak_would_have_passed_what_crashed_later() -> None:
     assert replayed(evidence, soak=0.5, attempt_timeout=0.001)[0] == "failed"
 
 
+def test_a_gate_that_gave_up_in_time_is_decided_again_where_no_run_could_have_begun_later() -> None:
+    evidence = runs.gated(runs.record("r1"), runs.probed("-----"))
+    assert replayed(evidence)[:2] == ("failed", "probe_failures")
+    assert replayed(evidence, soak=2.0)[:2] == ("failed", "probe_failures")
+    assert replayed(evidence, soak=0.5)[0] == "undecided"
+    unstable = runs.gated(runs.record("r2"), runs.probed("+++-" * 4))
+    assert replayed(unstable, flaps=9)[0] == "undecided"
+
+
 def test_a_run_without_a_verdict_has_nothing_to_replay() -> None:
     assert verdicts.replay(runs.record("r1"), Policy()) is None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide, fold
+from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide, fold, latest_start_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -161,7 +161,17 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
         if not isinstance(verdict, Waiting):
             return _outcome(verdict, min(attempt.end_ms, policy.deadline * 1000))
         earliest = verdict.probe_at_ms
+    if answers and _ended_too_late(gate, policy) and any(run.start_ms is None for run in runs):
+        verdict = decide(runs, policy, control=control)
+        return _outcome(verdict, min(gate.duration_ms or answers[-1][0].end_ms, policy.deadline * 1000))
     return Outcome(status="undecided", status_reason=None, at_ms=None, earliest_ms=earliest)
+
+
+def _ended_too_late(gate: Gate, policy: Policy) -> bool:
+    """The gate gave up when no attempt could begin a run in time, and under `policy` none could either."""
+    if gate.status != "failed" or gate.status_reason == "unstable" or isinstance(gate.policy, UnsetType):
+        return False
+    return latest_start_ms(policy) <= latest_start_ms(gate.policy)
 
 
 def _limited(attempt: Attempt, policy: Policy) -> Attempt:
