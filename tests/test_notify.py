@@ -345,9 +345,9 @@ def test_an_issue_lives_as_long_as_the_incident(site: Site, service: Service) ->
     assert issue["body"].startswith("## ")
     assert len(issue["comments"]) == 1
     site.runtime.becomes("up")
-    site.run("gate", code=0, **env)
+    site.run("gate", "--deadline", "20s", code=0, **env)
     assert (issue["state"], issue["state_reason"], len(issue["comments"])) == ("closed", "completed", 2)
-    site.run("gate", code=0, **env)
+    site.run("gate", "--deadline", "20s", code=0, **env)
     assert len(issue["comments"]) == 2
     site.runtime.becomes("down")
     site.run("gate", code=1, **env)

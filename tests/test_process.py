@@ -160,7 +160,7 @@ def test_what_cannot_be_started_is_told(hook: Hook, changes: dict[str, Any], wor
 
 
 def test_a_session_of_its_own(hook: Hook) -> None:
-    hook(f"{sys.executable} -c 'import os; print(os.getsid(0), os.getpgid(0), os.getppid())'; echo $$")
+    hook(f"'{sys.executable}' -c 'import os; print(os.getsid(0), os.getpgid(0), os.getppid())'; echo $$")
     session, group, parent = hook.lines[0].split()
     assert session == group == parent == hook.lines[1]
     assert int(session) != os.getsid(0)

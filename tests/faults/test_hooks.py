@@ -40,9 +40,8 @@ def test_a_command_that_is_a_target_ignores_the_end(site: Site) -> None:
 
 
 def test_a_child_in_a_session_of_its_own(site: Site) -> None:
-    escape = (
-        f"{sys.executable} -c 'import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(60)'"
-    )
+    code = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(60)"
+    escape = f"'{sys.executable}' -c '{code}'"
     configure(site, deploy=f"{escape} > child 2>&1 & while ! test -s child; do sleep 0.02; done; {DEPLOY}")
     result = site.run("release", "--json", OPSGATE_RUN_ID=RUN)
     child = int((site.path / "child").read_text())
