@@ -15,11 +15,19 @@ from typing import NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def is_left_ignored(signum: int) -> bool:
+    """Started with nohup, a run is meant to outlive its terminal.
+
+    SIGINT is another matter: a shell's background jobs, and what a runner starts, find it ignored, and a
+    cancelled rollout must still end.
+    """
+    return signum == signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN
+
+
 def leave_on_signals() -> None:
     """End the process at once on a signal, with the exit code of an interrupted run and no traceback."""
     for signum in SIGNALS:
-        # Started with nohup, a run is meant to outlive its terminal.
-        if signal.getsignal(signum) is not signal.SIG_IGN:
+        if not is_left_ignored(signum):
             try:
                 signal.signal(signum, _leave)
             except ValueError:

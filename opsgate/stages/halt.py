@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Self
 
 from opsgate.errors import Interrupted, TakenOver
-from opsgate.leave import SIGNALS
+from opsgate.leave import SIGNALS, is_left_ignored
 
 PATIENCE = 3.5
 """Seconds after a signal in which a stage may come to its end: a hook that ignores TERM takes 3 of them."""
@@ -44,8 +44,7 @@ class Halt:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                # Started with nohup, a run is meant to outlive its terminal.
-                if signal.getsignal(signum) is not signal.SIG_IGN:
+                if not is_left_ignored(signum):
                     self._previous[signum] = signal.signal(signum, self._receive)
             self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         return self

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -244,3 +245,24 @@ def test_evidence_lost_does_not_stop_a_rollback(site: Site, runtime: Runtime) ->
     record = site.run("release", "--deadline", "800ms", "--soak", "100ms", "--json", code=74).document
     assert record["stages"]["rollback"]["recovered"] is True
     assert runtime.read()[0] == "up"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("INT", 130), ("HUP", 0)], ids=["a background job", "under nohup"]
+)
+def test_a_signal_that_was_ignored_by_the_caller(site: Site, name: str, code: int) -> None:
+    # The shell hands its ignored signals on; only an ignored SIGHUP is somebody's wish.
+    script = f"trap '' {name}; exec {sys.executable} -m opsgate gate --soak 1s --deadline 5s"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        cwd=site.path,
+        env=site.environ({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert any("healthy" in line for line in process.stderr)
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    site.ended(process, code)
