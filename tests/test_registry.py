@@ -365,6 +365,10 @@ def test_no_question_goes_on_after_the_end_of_the_stage(tmp_path: Path) -> None:
         assert time.monotonic() - started < 1
 
 
+# What a thread that an earlier test has left behind may still look up.
+OURS = "127.0.0.1"
+
+
 def test_a_hasty_client_looks_a_name_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
 
@@ -376,7 +380,7 @@ def test_a_hasty_client_looks_a_name_up_once(tmp_path: Path, monkeypatch: pytest
     credentials = Credentials({"DOCKER_CONFIG": str(tmp_path)})
     with pytest.raises(Unreachable, match="no such host"):
         Registry("registry.example", credentials, hasty=True).exists("acme/app", DIGEST)
-    assert looked_up == ["registry.example"]
+    assert [name for name in looked_up if name != OURS] == ["registry.example"]
 
 
 def test_a_helper_is_asked_once(tmp_path: Path) -> None:
@@ -586,4 +590,4 @@ def test_docker_hub_is_asked_where_it_lives(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(Unreachable, match="no such host"):
         client("docker.io", tmp_path).digest(Reference.parse("nginx"), limit=2)
-    assert set(looked_up) == {"registry-1.docker.io"}
+    assert set(looked_up) - {OURS} == {"registry-1.docker.io"}
