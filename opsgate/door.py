@@ -33,8 +33,6 @@ def _flags(given: dict[str, Any]) -> Flags:
     names = [name for name in Flags.__struct_fields__ if given.get(name) is not None]
     values = {name: given[name] for name in names}
     values["url"] = tuple(values.get("url", ()))
-    if values.get("rollback"):
-        del values["rollback"]
     return Flags(**values)
 
 

@@ -1,6 +1,10 @@
-"""What `invoke --help TASK` says of each flag, with its default."""
+"""What `invoke --help TASK` says of each flag, with its default; and what Invoke does not tell of one."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from invoke import Argument, Task
 
 COMMON = {
     "env": "environment of the configuration file (default: OPSGATE_ENV, its default_environment, 'default')",
@@ -39,3 +43,31 @@ EVIDENCE = {
     "keep": "with --prune: how many of the newest runs stay (default: 100)",
     "head": "with --verify: a ledger hash kept elsewhere, which must still be in the chain (default: none)",
 }
+
+
+class _Typed(Argument):
+    """A flag whose value is None unless it was typed; its default only shows and names its inverse."""
+
+    @property
+    def value(self) -> Any:
+        return self._value
+
+    @value.setter
+    def value(self, given: str) -> None:
+        self.set_value(given)
+
+
+class GateTask(Task[Any]):
+    """A task with `--[no-]rollback`, of which either, once typed, beats `OPSGATE_ROLLBACK`.
+
+    Invoke gives `--no-X` only to a flag whose default is true, and then a typed `--X` looks like none.
+    """
+
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
+        """Return Invoke's arguments, the flag among them."""
+        return [
+            _Typed(names=given.names, kind=bool, default=True, help=given.help)
+            if given.name == "rollback"
+            else given
+            for given in super().get_arguments(*args, **kwargs)
+        ]

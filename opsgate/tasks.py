@@ -11,11 +11,12 @@ from invoke import Context, task
 
 from opsgate import door
 from opsgate.errors import ConfigurationError
-from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY
+from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY, GateTask
 from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS
 
 
 @task(
+    klass=GateTask,
     auto_shortflags=False,
     iterable=["url", "skip"],
     help={
@@ -37,7 +38,7 @@ def release(
     successes: str | None = None,
     flaps: str | None = None,
     revision: str | None = None,
-    rollback: bool = True,
+    rollback: bool | None = True,
     fail_on_skipped: bool = False,
     gate_only: bool = False,
     dry_run: bool = False,
@@ -80,7 +81,7 @@ def publish(
     door.answering(body, given)
 
 
-@task(auto_shortflags=False, iterable=["url"], help=GATE)
+@task(klass=GateTask, auto_shortflags=False, iterable=["url"], help=GATE)
 def deploy(
     _context: Context,
     url: list[str],
@@ -92,7 +93,7 @@ def deploy(
     successes: str | None = None,
     flaps: str | None = None,
     revision: str | None = None,
-    rollback: bool = True,
+    rollback: bool | None = True,
     fail_on_skipped: bool = False,
     evidence_dir: str | None = None,
     json: bool = False,
@@ -111,7 +112,7 @@ def deploy(
     door.answering(body, given)
 
 
-@task(auto_shortflags=False, iterable=["url"], help=GATE)
+@task(klass=GateTask, auto_shortflags=False, iterable=["url"], help=GATE)
 def gate(
     _context: Context,
     url: list[str],
@@ -123,7 +124,7 @@ def gate(
     successes: str | None = None,
     flaps: str | None = None,
     revision: str | None = None,
-    rollback: bool = True,
+    rollback: bool | None = True,
     fail_on_skipped: bool = False,
     evidence_dir: str | None = None,
     json: bool = False,

@@ -158,9 +158,17 @@ def test_the_cap_stops_what_comes_by_itself_and_no_person(site: Site, runtime: R
 def test_not_by_itself_when_told_not_to(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(rollback="touch rolled-back")
-    record = site.run("gate", "--no-rollback", "--json", code=1, **AWAY).document
+    record = site.run("gate", "--no-rollback", "--json", code=1, OPSGATE_ROLLBACK="true", **AWAY).document
     assert record["stages"]["rollback"]["withheld"] == "no_rollback"
+    site.run("gate", code=1, OPSGATE_ROLLBACK="false", **AWAY)
     assert not (site.path / "rolled-back").exists()
+
+
+def test_a_typed_flag_beats_the_variable(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    site.configure(rollback="touch rolled-back")
+    site.run("gate", "--rollback", code=3, OPSGATE_ROLLBACK="false", **AWAY)
+    assert (site.path / "rolled-back").exists()
 
 
 def test_without_evidence_a_person_still_gets_back(site: Site, runtime: Runtime) -> None:
