@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from opsgate.probe.kinds import Reply
-from opsgate.probe.retry import FIRST_WAIT_MS, Pace
+from opsgate.probe.retry import FIRST_WAIT_MS, JITTER, Pace
 from opsgate.probe.watch import LAST_CHANCE, Watch
 from opsgate.verdict.judge import Passed, latest_start_ms
 from opsgate.verdict.targets import Attempt, Kind, Policy, Target
@@ -24,7 +24,6 @@ Outcome = tuple[bool, float]
 Judge = Callable[[Runtime, random.Random], Outcome]
 
 LATENCY = 5.0
-JITTER = 0.25
 
 
 def at_random(rng: random.Random, rate: float) -> Runtime:
@@ -103,7 +102,7 @@ def _flat(policy: Policy, latest: float, latency: float, up: Runtime, rng: rando
     deadline, soak, interval = policy.deadline * 1000, policy.soak * 1000, policy.interval * 1000
     successes, last_chance = policy.successes, latest - LAST_CHANCE
     streak = lost = failures = at = 0
-    soak_end = 0.0
+    soak_end = draw = 0.0
     while at + latency < deadline:
         end = at + latency
         if up(at):
@@ -116,9 +115,10 @@ def _flat(policy: Policy, latest: float, latency: float, up: Runtime, rng: rando
         else:
             lost += streak >= successes
             streak, failures = 0, failures + 1
-            due = at + min(_backoff(failures, rng), interval)
+            draw = rng.random() if failures > 1 else 0.0
+            due = at + _backoff(failures, interval, draw)
         if end < last_chance < due:
-            due = _last_chance(policy, last_chance, failures, at, latency)
+            due = _last_chance(policy, last_chance, failures, at, latency, draw)
         if streak and at < soak_end < due:
             due = soak_end
         due = max(due, end)
@@ -128,19 +128,29 @@ def _flat(policy: Policy, latest: float, latency: float, up: Runtime, rng: rando
     return False, deadline
 
 
-def _backoff(failures: int, rng: random.Random) -> float:
-    wait = FIRST_WAIT_MS * 2.0 ** min(failures - 1, 20)
-    return wait * (1 + rng.random() * JITTER) if failures > 1 else wait
+def _backoff(failures: int, interval: float, draw: float) -> float:
+    wait = min(FIRST_WAIT_MS * 2.0 ** min(failures - 1, 20), interval)
+    if failures > 1:
+        wait = interval - abs(interval - wait * (1 + draw * JITTER))
+    return max(wait, min(FIRST_WAIT_MS, interval))
 
 
-class _LongestWait(random.Random):
+class _Drawn(random.Random):
+    """Draws the one number given."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__(0)
+        self.number = number
+
     def random(self) -> float:
-        return 1.0
+        return self.number
 
 
-def _last_chance(policy: Policy, latest: float, failures: int, at: float, latency: float) -> float:
+def _last_chance(
+    policy: Policy, latest: float, failures: int, at: float, latency: float, draw: float
+) -> float:
     """When the real pace puts an attempt that would come too late to begin a run; rare, so it may be slow."""
-    pace = Pace.begin(policy, latest_ms=latest, rng=_LongestWait())
+    pace = Pace.begin(policy, latest_ms=latest, rng=_Drawn(draw))
     pace.failures = max(0, failures - 1)
     attempt = Attempt(at_ms=math.ceil(at), elapsed_ms=latency, ok=failures == 0)
     return pace.after(Reply(attempt)).next_at_ms

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_MS: Final = 100.0
 RETRY_AFTER_LIMIT_MS: Final = 5000.0
-_JITTER: Final = 0.25
+JITTER: Final = 0.4
 _DIGITS: Final = 9
 _DOUBLINGS: Final = 20
 
@@ -144,14 +144,18 @@ class Pace(Retry):
     def get_backoff_time(self) -> float:
         """Seconds from the start of the last attempt to the next: the interval, after failures less.
 
-        0.1 s after one failure, doubling with jitter, never over the interval.
+        0.1 s after one failure, doubling with jitter of up to two fifths; what of it would pass the
+        interval turns back there. Never under 0.1 s.
         """
+        bound = self.interval_ms
         if self.failures == 0:
-            return self.interval_ms / 1000
-        wait = FIRST_WAIT_MS * 2.0 ** min(self.failures - 1, _DOUBLINGS)
+            return bound / 1000
+        wait = min(FIRST_WAIT_MS * 2.0 ** min(self.failures - 1, _DOUBLINGS), bound)
         if self.failures > 1:
-            wait *= 1 + self.rng.random() * _JITTER
-        return min(wait, self.interval_ms) / 1000
+            # A bound without jitter would bring all targets of a dead host, and all gates that watch
+            # it, into step, and let a runtime that has come up wait longer to be seen.
+            wait = bound - abs(bound - wait * (1 + self.rng.random() * JITTER))
+        return max(wait, min(FIRST_WAIT_MS, bound)) / 1000
 
     def is_exhausted(self) -> bool:
         """Whether the deadline comes before the next attempt."""
