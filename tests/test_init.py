@@ -159,6 +159,20 @@ def test_gitignore_that_has_it_stays(repository: Path, line: str) -> None:
     assert (repository / ".gitignore").read_text(encoding="utf-8") == f"{line}\n"
 
 
+def test_a_gitignore_that_git_does_not_follow_is_not_written_through(repository: Path) -> None:
+    (repository / ".gitignore").symlink_to(repository / "outside")
+    assert any(line.startswith("kept     .gitignore: it is a link") for line in init.run(repository))
+    assert not (repository / "outside").exists()
+
+
+def test_what_cannot_be_read_is_said(repository: Path) -> None:
+    (repository / "pyproject.toml").symlink_to("/proc/self/mem")
+    done = opsgate("init", cwd=repository)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"opsgate: {repository}/pyproject.toml cannot be read: ")
+    assert sorted(path.name for path in repository.iterdir()) == [".git", "pyproject.toml"]
+
+
 def test_configuration_in_pyproject_counts(repository: Path) -> None:
     (repository / "pyproject.toml").write_text("[tool.opsgate.gate]\nsoak = 1\n", encoding="utf-8")
     lines = init.run(repository)
@@ -222,10 +236,63 @@ def test_ports_in_every_usual_form() -> None:
     """.replace("\n    ", "\n")
     assert found(text) == [
         ("short", [(8080, 80, "/"), (8443, 443, "/"), (8081, 80, "/"), (8082, 82, "/"), (8083, 83, "/")]),
-        ("long", [(8090, 80, "/")]),
+        ("long", [(8090, 80, "/"), (2, 1, "/")]),
         ("flow", [(8100, 80, "/"), (8101, 81, "/")]),
         ("none", []),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ports", "urls"),
+    [
+        (
+            "['192.168.1.5:8080:80', '[::1]:8081:81', '0.0.0.0:8082:82']",
+            ["192.168.1.5:8080", "[::1]:8081", "8082"],
+        ),
+        (
+            "['${BIND:-10.0.0.1}:${PORT:-8080}:80', '${PORT:?unset}:81', '${A:-${B-83}}:1']",
+            ["10.0.0.1:8080", "83"],
+        ),
+        ("[{target: 80, published: 8080}, {target: 53, published: 53, protocol: udp}]", ["8080"]),
+        ("[\n      '8080:80',\n      8081:81\n    ]", ["8080", "8081"]),
+        ("\n    - target: 80\n      published: '8080-8085'\n      host_ip: 10.0.0.1", ["10.0.0.1:8080"]),
+        ("\n    - published: ${PORT:-8080}\n      target: 80\n    - 8081:81 # both", ["8080", "8081"]),
+        ("\n    - name: dns\n      target: 53\n      published: 5353\n      protocol: udp", []),
+        ("['8080:80/sctp', '8081:80/tcp']", ["8081"]),
+        ("['0:80', '99999:80', '8080:70000']", []),
+        ("['8080:80']\n    profiles: [debug]", []),
+    ],
+)
+def test_ports_are_asked_where_they_are_bound(repository: Path, ports: str, urls: list[str]) -> None:
+    text = f"services:\n  web:\n    image: nginx\n    ports: {ports}\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8-sig", newline="\r\n")
+    init.run(repository)
+    expected = [f"http://{url if ':' in url else f'127.0.0.1:{url}'}/" for url in urls]
+    assert [target.url for target in load(Flags(), {}, repository).targets] == expected
+
+
+@pytest.mark.parametrize(
+    ("asks", "url"),
+    [
+        ("curl -k https://localhost:9000/up", "https://127.0.0.1:8080/up"),
+        ("wget -q http://[::1]:9000/up", "http://127.0.0.1:8080/up"),
+        ("curl http://localhost:9000/$${CONTEXT}/up", "http://127.0.0.1:8080/"),
+        ("curl http://localhost:9000/\\x<{y}>", "http://127.0.0.1:8080/"),
+    ],
+)
+def test_only_what_the_health_check_really_asks_is_taken(repository: Path, asks: str, url: str) -> None:
+    text = f"services:\n  web:\n    ports: ['8080:9000']\n    healthcheck:\n      test: {asks}\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    assert [target.url for target in load(Flags(), {}, repository).targets] == [url]
+
+
+def test_any_name_of_a_directory_is_a_string_of_toml(repository: Path) -> None:
+    path = repository / "\N{ROCKET}/compose.yaml"
+    path.parent.mkdir()
+    path.write_text("services:\n  a:\n    build: .\n    image: r.example/a:$OPSGATE_TAG\n", encoding="utf-8")
+    init.run(repository)
+    assert load(Flags(), {}, repository).publish.compose_files == ("\N{ROCKET}/compose.yaml",)
 
 
 def test_the_health_check_tells_the_path() -> None:
@@ -367,6 +434,33 @@ def test_releases_come_from_the_branch_that_the_remote_names(
     text = (repository / init.WORKFLOW).read_text(encoding="utf-8")
     assert f"branches: [{branch}]" in text
     assert f"github.ref == 'refs/heads/{branch}'" in text
+
+
+@pytest.mark.parametrize("branch", ["1.10", "2024", "on", "null"])
+def test_a_branch_whose_name_is_no_text_in_yaml_is_quoted(branch: str) -> None:
+    assert f'branches: ["{branch}"]' in init.Workflow(branch=branch).render()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "environment"),
+    [
+        ("opsgate.toml", 'default_environment = "eu"\n[environments.eu]\n[environments.us]\n', "eu"),
+        ("opsgate.toml", "[environments.staging]\n", "staging"),
+        ("opsgate.toml", "[environments.a]\n[environments.production]\n", "production"),
+        ("opsgate.toml", "[gate]\nsoak = 1\n", "production"),
+        ("pyproject.toml", "[tool.opsgate.environments.staging]\n", "staging"),
+        ("opsgate.toml", 'default_environment = "\'}} "', "production"),
+        ("opsgate.toml", "environments = 1", "production"),
+        ("opsgate.toml", "x = [", "production"),
+    ],
+)
+def test_the_workflow_rolls_out_to_an_environment_that_is_there(
+    repository: Path, name: str, text: str, environment: str
+) -> None:
+    (repository / name).write_text(text, encoding="utf-8")
+    init.run(repository)
+    workflow = (repository / init.WORKFLOW).read_text(encoding="utf-8")
+    assert workflow.count(f"${{{{ inputs.environment || vars.OPSGATE_ENV || '{environment}' }}}}") == 3
 
 
 def test_the_workflow_passes_every_audit(repository: Path) -> None:

@@ -22,7 +22,14 @@ _NOT_HTTP: Final = frozenset(
     {22, 25, 53, 587, 1433, 1521, 1883, 3306, 4222, 5432, 5672, 6379, 9042, 9092, 11211, 27017}
 )
 _TLS: Final = frozenset({443, 8443})
-_ASKS: Final = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::(\d+))?(/[^\s\"'|;&)\]]*)?")
+_ASKS: Final = re.compile(
+    r"(https?)://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::(\d+))?(/[^\s\"'|;&)\]]*)?"
+)
+# A variable of the shell, or anything else that only looks like part of a URL, is asked for by nobody.
+_PATH: Final = re.compile(r"/[\w.~%!*,:@+=?&/-]*", re.ASCII)
+_HERE: Final = "127.0.0.1"
+_EVERYWHERE: Final = frozenset({"", "*", "0.0.0.0", "::", "localhost"})  # noqa: S104 - read, not bound to
+_PORTS: Final = range(1, 65536)
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +37,12 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
     published: int
     inside: int
+    address: str = _HERE
+    """Where it is bound to, as it stands in a URL; this machine where that is everywhere."""
     path: str = "/"
     """What the service's own health check asks for, if that is known."""
+    asked_over_tls: bool = False
+    """Whether that check asks over HTTPS."""
 
     @property
     def speaks_http(self) -> bool:
@@ -40,8 +51,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether that answer is one over HTTPS, going by the container's port."""
-        return self.inside in _TLS
+        """Whether that answer is one over HTTPS, going by the check or the container's port."""
+        return self.asked_over_tls or self.inside in _TLS
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,19 +98,19 @@ def find(root: Path) -> Found | None:
 
 def services(text: str) -> Iterator[Service]:
     """The services in the text of a compose file."""
-    block = _block(_lines(text), "services")
+    block = _block(_lines(text.removeprefix("\ufeff")), "services")
     for name, body in _entries(block):
         keys = dict(_entries(body))
         flat = {line.text.partition(":")[0]: line.text.partition(":")[2].strip() for line in body}
-        asked = [_ASKS.search(line.text) for line in keys.get("healthcheck", [])]
-        paths = {match[1]: match[2] or "/" for match in asked if match}
+        ports = _ports(flat.get("ports", ""), keys.get("ports", []), keys.get("healthcheck", []))
         yield Service(
             name=name,
             builds="build" in keys,
             tagged=bool(
                 re.search(r":\$\{?OPSGATE_TAG\b[^:]*(:?-[^:}]*)?\}?$", _unquoted(flat.get("image", "")))
             ),
-            ports=tuple(_ports(flat.get("ports", ""), keys.get("ports", []), paths)),
+            # One with profiles does not start unless it is asked for.
+            ports=() if "profiles" in keys else tuple(ports),
         )
 
 
@@ -158,38 +169,77 @@ def _entries(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
         yield name, body
 
 
-def _ports(flow: str, lines: list[Line], paths: dict[str | None, str]) -> Iterator[Port]:
-    items = [line.text.removeprefix("-").strip() for line in lines if line.text.startswith("-")]
-    items += flow.strip("[]").split(",") if flow.startswith("[") else []
-    pairs = [_short(_unquoted(item)) for item in items if not re.match(r"\w+\s*:\s", item)]
-    pairs += _long(lines)
-    for pair in dict.fromkeys(pairs):
-        if pair:
-            published, inside = pair
-            path = paths.get(str(inside)) or (paths.get(None) if inside == 80 else None)  # noqa: PLR2004
-            yield Port(published=published, inside=inside, path=path or "/")
+def _ports(flow: str, lines: list[Line], check: list[Line]) -> Iterator[Port]:
+    asked = {match[2]: match for line in check if (match := _ASKS.search(line.text))}
+    for published, inside, address in dict.fromkeys(_published(flow, lines)):
+        ask = asked.get(str(inside)) or (asked.get(None) if inside in {80, 443} else None)
+        path = ask[3] if ask else None
+        yield Port(
+            published=published,
+            inside=inside,
+            address=address,
+            path=path if path and _PATH.fullmatch(path) else "/",
+            asked_over_tls=bool(ask and ask[1] == "https"),
+        )
 
 
-def _short(item: str) -> tuple[int, int] | None:
-    """`[address:]published:target[/protocol]`, ranges by their first port; None where no port is fixed."""
-    text = re.sub(r"\$\{\w+:?-(\d+)\}", r"\1", item)
-    match = re.fullmatch(r"(?:.*:)?(\d+)(?:-\d+)?:(\d+)(?:-\d+)?(?:/tcp)?", text)
-    return (int(match[1]), int(match[2])) if match else None
+def _published(flow: str, lines: list[Line]) -> Iterator[tuple[int, int, str]]:
+    """Port of the host, of the container, and address, of each port that is known and takes connections."""
+    for item in _items(flow, lines):
+        fields = dict(_fields(item))
+        if fields:
+            address, published, inside = (fields.get(key, "") for key in ("host_ip", "published", "target"))
+            protocol = fields.get("protocol", "tcp")
+        else:
+            bound, _, protocol = item.partition("/")
+            outside, _, inside = bound.rpartition(":")
+            address, _, published = outside.rpartition(":")
+        # Ranges by their first port; what no default fixes cannot be known here.
+        ports = [re.fullmatch(r"(\d+)(?:-\d+)?", each) for each in (published, inside)]
+        if (protocol or "tcp") != "tcp" or not ports[0] or not ports[1]:
+            continue
+        first, second = int(ports[0][1]), int(ports[1][1])
+        if first in _PORTS and second in _PORTS:
+            yield first, second, _address(address)
 
 
-def _long(lines: list[Line]) -> Iterator[tuple[int, int]]:
-    """Ports as tables of `target` and `published`."""
-    target = published = 0
-    for line in lines:
-        if line.text.startswith("-"):
-            target = published = 0
-        match = re.fullmatch(r"(?:-\s*)?(target|published)\s*:\s*[\"']?(\d+)[\"']?", line.text)
-        if match and match[1] == "target":
-            target = int(match[2])
-        elif match:
-            published = int(match[2])
-        if target and published and match:
-            yield published, target
+def _items(flow: str, lines: list[Line]) -> Iterator[str]:
+    """The items of a list, with the defaults of variables; a table is one line, parted by commas."""
+    if flow.startswith("["):
+        text = _defaults(" ".join([flow, *(line.text for line in lines)])).strip()
+        found = re.findall(r"""\"[^"]*"|'[^']*'|\{[^{}]*\}|[^,\s"'{}][^,]*""", text[1:].removesuffix("]"))
+    else:
+        found = []
+        for line in lines:
+            text = _defaults(line.text)
+            if text.startswith("-"):
+                found.append(text.removeprefix("-").strip())
+            elif found:
+                found[-1] += f", {text}"
+    for item in found:
+        yield _unquoted(item)
+
+
+def _fields(item: str) -> Iterator[tuple[str, str]]:
+    """The keys of a port that is a table; nothing where it is a short one."""
+    for part in item.strip("{}").split(","):
+        match = re.fullmatch(r"\s*[\"']?([a-z_]+)[\"']?\s*:(?:\s+(.*))?", part.rstrip())
+        if match:
+            yield match[1], _unquoted(match[2] or "")
+
+
+def _defaults(text: str) -> str:
+    """Variables that have a default are that, one inside of another too."""
+    pattern = re.compile(r"\$\{\w+:?-([^{}$]*)\}")
+    return pattern.sub(r"\1", pattern.sub(r"\1", text))
+
+
+def _address(bound: str) -> str:
+    """The address in a URL that reaches what is bound there."""
+    bare = bound.strip("[]")
+    if bare in _EVERYWHERE or not re.fullmatch(r"[\d.]+|[\da-fA-F:]+", bare, re.ASCII):
+        return _HERE
+    return f"[{bare}]" if ":" in bare else bare
 
 
 def _unquoted(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -20,11 +21,13 @@ IGNORED: Final = "/artifacts/rollout/"
 _IGNORES: Final = frozenset(
     {"artifacts", "artifacts/rollout", "artifacts/*", "artifacts/**", "artifacts/rollout/*"}
 )
+_YAML_WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 _SECRETS: Final = (
     *("RUNTIME_HEALTH_URLS", "RUNTIME_HEALTH_TOKEN", "RUNTIME_CONTROL_URLS", "RUNTIME_PUBLISH_COMMAND"),
     *("RUNTIME_DEPLOY_COMMAND", "RUNTIME_ROLLBACK_COMMAND", "RUNTIME_ROLLBACK_CHECK_COMMAND"),
     *("RUNTIME_INCIDENT_COMMAND", "RUNTIME_WEBHOOK_URL", "RUNTIME_WEBHOOK_SECRET"),
 )
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
         )
         for name in self.__struct_fields__:
             text = text.replace(f"@{name}@", getattr(self, name))
+        plain = re.match(r"[A-Za-z]", self.branch) and self.branch.lower() not in _YAML_WORDS
+        text = text.replace("@filter@", self.branch if plain else json.dumps(self.branch))
         return text.replace("@secrets@", secrets)
 
 
@@ -97,7 +102,7 @@ def _config(root: Path, found: Found | None) -> Change:
     project = root / "pyproject.toml"
     if path.exists() or path.is_symlink():
         return Change(path=path, action="keep", why="it is there already")
-    if project.is_file() and "[tool.opsgate" in project.read_text(encoding="utf-8", errors="replace"):
+    if "[tool.opsgate" in _read(project):
         return Change(path=project, action="keep", why="it has [tool.opsgate]")
     text = _template(CONFIG).replace("@publish@", _publish(found)).replace("@urls@", _urls(found))
     return Change(path=path, action="write", text=text)
@@ -107,12 +112,15 @@ def _workflow(root: Path) -> Change:
     path = root / WORKFLOW
     if path.exists() or path.is_symlink():
         return Change(path=path, action="keep", why="it is there already")
-    return Change(path=path, action="write", text=Workflow(branch=_branch(root)).render())
+    workflow = Workflow(environment=_environment(root), branch=_branch(root))
+    return Change(path=path, action="write", text=workflow.render())
 
 
 def _ignore(root: Path) -> Change:
     path = root / ".gitignore"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if path.is_symlink():
+        return Change(path=path, action="keep", why=f"it is a link, which git does not follow; add {IGNORED}")
+    text = _read(path)
     if any(line.strip().strip("/") in _IGNORES for line in text.splitlines()):
         return Change(path=path, action="keep", why="it has artifacts/rollout/ already")
     start = "\n" if text and not text.endswith("\n") else ""
@@ -123,10 +131,10 @@ def _publish(found: Found | None) -> str:
     """The [publish] table; commented out until publishing can work."""
     file = found.path if found else "compose.yaml"
     built = [service for service in found.services if service.builds] if found else []
-    names = ", ".join(json.dumps(service.name) for service in built)
+    names = ", ".join(_quoted(service.name) for service in built)
     lines = [
         "[publish]",
-        f"compose_files = [{json.dumps(file)}]",
+        f"compose_files = [{_quoted(file)}]",
         f"services = [{names}]" if names else 'services = ["backend"]',
     ]
     if built and all(service.tagged for service in built):
@@ -159,10 +167,10 @@ def _looks(service: Service) -> list[str]:
     lines = []
     for index, port in enumerate(service.ports):
         name = service.name if not index else f"{service.name} {port.published}"
-        url = f"tcp://127.0.0.1:{port.published}"
+        url = f"tcp://{port.address}:{port.published}"
         if port.speaks_http:
-            url = f"{'https' if port.speaks_tls else 'http'}://127.0.0.1:{port.published}{port.path}"
-        lines.append(f"  {{ name = {json.dumps(name)}, url = {json.dumps(url)} }},")
+            url = f"{'https' if port.speaks_tls else 'http'}://{port.address}:{port.published}{port.path}"
+        lines.append(f"  {{ name = {_quoted(name)}, url = {_quoted(url)} }},")
     return lines
 
 
@@ -208,6 +216,35 @@ def _write(change: Change) -> None:
 
 def _root(directory: Path) -> Path:
     return next((each for each in (directory, *directory.parents) if (each / ".git").exists()), directory)
+
+
+def _read(path: Path) -> str:
+    """The text of a file, empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", "nothing was written") from None
+
+
+def _quoted(text: str) -> str:
+    """`text` as a string of TOML, which has no halves of a character beyond 65535."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _environment(root: Path) -> str:
+    """The environment that a configuration which is there already would take, or the only one it has."""
+    new = Workflow().environment
+    try:
+        document = tomllib.loads(_read(root / CONFIG))
+        if not document:
+            document = tomllib.loads(_read(root / "pyproject.toml"))["tool"]["opsgate"]
+        environments = list(document.get("environments", {}))
+        name = document.get("default_environment")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return new
+    if not name:
+        name = new if new in environments or len(environments) != 1 else environments[0]
+    return name if isinstance(name, str) and re.fullmatch(_NAME, name, re.ASCII) else new
 
 
 def _branch(root: Path) -> str:
