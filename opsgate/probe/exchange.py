@@ -76,41 +76,6 @@ class DeadlineSocket(socket.socket):
         try:
             count = super().recv_into(*args, **kwargs)
         except OSError as error:
-            raise _broken(exchange, error) from error
-        exchange.received += count
-        return count
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: D102 - as socket's
-        exchange = self.exchange
-        self.settimeout(exchange.left())
-        try:
-            return super().recv(*args, **kwargs)
-        except OSError as error:
-            raise _broken(exchange, error) from error
-
-    def sendall(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102 - as socket's
-        exchange = self.exchange
-        self.settimeout(exchange.left())
-        try:
-            super().sendall(*args, **kwargs)
-        except TimeoutError as error:
-            raise _broken(exchange, error) from error
-        except OSError:
-            # A server may answer and close before it has read the request: its answer counts.
-            return
-
-
-class DeadlineTLSSocket(ssl.SSLSocket):
-    """`DeadlineSocket` after the handshake. `exchange` is set once the handshake is done."""
-
-    exchange: Exchange
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: D102 - as socket's
-        exchange = self.exchange
-        self.settimeout(exchange.left())
-        try:
-            count = super().recv_into(*args, **kwargs)
-        except OSError as error:
             if not _is_ragged(error):
                 raise _broken(exchange, error) from error
             exchange.ragged = True
@@ -134,8 +99,13 @@ class DeadlineTLSSocket(ssl.SSLSocket):
         except TimeoutError as error:
             raise _broken(exchange, error) from error
         except OSError:
-            # As above. What is wrong shows when the answer is read.
+            # A server may answer and close before it has read the request: its answer counts,
+            # and what is wrong shows when that is read.
             return
+
+
+class DeadlineTLSSocket(DeadlineSocket, ssl.SSLSocket):
+    """`DeadlineSocket` after the handshake. `exchange` is set once the handshake is done."""
 
 
 def _broken(exchange: Exchange, error: OSError) -> ProbeFailure:

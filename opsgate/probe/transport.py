@@ -44,27 +44,32 @@ class _Connection(HTTPConnection):
         self.resolver = resolver
 
     def _new_conn(self) -> socket.socket:
-        return _open(self, self.exchange, self.resolver)
+        host, port = self._dns_host.strip("[]"), self.port
+        try:
+            sock = connect(self.resolver.resolve(host, port, self.exchange), self.exchange)
+        except ProbeFailure as failure:
+            if self.proxy is None:
+                raise
+            # The runner's proxy is no part of the runtime: not reaching it is no answer of the host.
+            self.exchange.peer = None
+            raise ProbeFailure(failure.kind, f"proxy {host}:{port}: {failure.detail}") from failure
+        # The handshake is one call into OpenSSL, and for that this is the limit of the whole of it.
+        sock.settimeout(self.exchange.left())
+        return sock
 
     def _tunnel(self) -> None:
-        _tunnel(super()._tunnel, self)
+        try:
+            super()._tunnel()
+        except OSError as error:
+            # Without a status code in the record: it is not the runtime's.
+            raise ProbeFailure("status", f"proxy refused the tunnel: {error}") from error
+        # What the proxy said is no answer of the runtime, and the handshake gets what is left now.
+        self.exchange.received = 0
+        self.sock.settimeout(self.exchange.left())
 
 
-class _TLSConnection(HTTPSConnection):
+class _TLSConnection(_Connection, HTTPSConnection):
     """The same over TLS; the certificate's date is read right after the handshake."""
-
-    response_class: Any = StrictResponse
-
-    def __init__(self, *args: Any, exchange: Exchange, resolver: Resolver, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.exchange = exchange
-        self.resolver = resolver
-
-    def _new_conn(self) -> socket.socket:
-        return _open(self, self.exchange, self.resolver)
-
-    def _tunnel(self) -> None:
-        _tunnel(super()._tunnel, self)
 
     def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> ssl.SSLSocket:
         secured = super()._connect_tls_proxy(hostname, sock)
@@ -99,33 +104,6 @@ def _bind(sock: Any, exchange: Exchange) -> Any:
 
 def _words(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
-
-
-def _open(connection: Any, exchange: Exchange, resolver: Resolver) -> socket.socket:
-    host, port = connection._dns_host.strip("[]"), connection.port  # noqa: SLF001 - urllib3's own seam
-    try:
-        sock = connect(resolver.resolve(host, port, exchange), exchange)
-    except ProbeFailure as failure:
-        if connection.proxy is None:
-            raise
-        # The runner's proxy is no part of the runtime: not reaching it is no answer of the host.
-        exchange.peer = None
-        raise ProbeFailure(failure.kind, f"proxy {host}:{port}: {failure.detail}") from failure
-    # The handshake is one call into OpenSSL, and for that this is the limit of the whole of it.
-    sock.settimeout(exchange.left())
-    return sock
-
-
-def _tunnel(ask: Any, connection: Any) -> None:
-    exchange: Exchange = connection.exchange
-    try:
-        ask()
-    except OSError as error:
-        # Without a status code in the record: it is not the runtime's.
-        raise ProbeFailure("status", f"proxy refused the tunnel: {error}") from error
-    # What the proxy said is no answer of the runtime, and the handshake gets what is left now.
-    exchange.received = 0
-    connection.sock.settimeout(exchange.left())
 
 
 class _Pool(HTTPConnectionPool):
