@@ -227,7 +227,7 @@ def _policy(sources: Sources) -> Policy:
         name: sources.pick(
             f"gate.{name}",
             getattr(default, name),
-            shape[name],
+            rules.of_text(shape[name]),
             flag=getattr(sources.flags, name),
             variable=f"OPSGATE_{name.upper()}",
         )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from opsgate.settings.mistakes import Mistake, kind_of, shown
 
@@ -17,7 +18,7 @@ ALPHABET_HINT: Final = "Use 1 to 64 of A-Z a-z 0-9 . _ - without a leading dot."
 REDEPLOY: Final = "redeploy"
 COMPOSE: Final = "compose"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_WHOLE = re.compile(r"[0-9]{1,18}")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _TRUTH: Final = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
@@ -93,24 +94,35 @@ def truth(value: object) -> bool:
 
 
 def count(value: object) -> int:
-    """A whole number of 0 or more; in a flag or a variable as text."""
+    """A whole number of 0 or more."""
     return _whole(value, 0)
 
 
 def positive_count(value: object) -> int:
-    """A whole number of 1 or more; in a flag or a variable as text."""
+    """A whole number of 1 or more."""
     return _whole(value, 1)
 
 
+def of_text(rule: Callable[[object], Any]) -> Callable[[object], Any]:
+    """The same rule for a flag or a variable: a whole number arrives there as text."""
+    return (lambda value: rule(_number(value))) if rule in {count, positive_count} else rule
+
+
+def _number(value: object) -> object:
+    text = value.strip() if isinstance(value, str) else ""
+    return int(text) if _WHOLE.fullmatch(text) else value
+
+
 def _whole(value: object, least: int) -> int:
-    text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and _WHOLE.fullmatch(text.removeprefix("-")):
-        text = int(text)
-    if isinstance(text, bool) or not isinstance(text, int):
-        raise Mistake(f"{shown(value)} is not a whole number", f"Write a whole number of {least} or more.")
-    if not least <= text <= 1_000_000:  # noqa: PLR2004 - more is a slip of the finger
+    if isinstance(value, bool) or not isinstance(value, int):
+        hint = f"Write a whole number of {least} or more"
+        quoted = isinstance(value, str) and isinstance(_number(value), int)
+        raise Mistake(
+            f"{shown(value)} is not a whole number", f"{hint}, without quotes." if quoted else f"{hint}."
+        )
+    if not least <= value <= 1_000_000:  # noqa: PLR2004 - more is a slip of the finger
         raise Mistake(f"{shown(value)} is not between {least} and 1000000")
-    return text
+    return value
 
 
 _EVIDENCE_FILES: Final = frozenset({"latest.json", "latest.env", "ledger.jsonl"})
