@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import ssl
 import threading
 import time
@@ -60,7 +61,10 @@ class Service:
     def answer(self, method: str, path: str, body: Any) -> Any:
         parts = path.partition("?")[0].removeprefix("/repos/octo/app/issues").strip("/").split("/")
         if method == "GET":
-            return [issue for issue in self.issues if issue["state"] == "open"]
+            asked = re.search(r"[?&]page=(\d+)", path)
+            page = int(asked[1]) if asked else 1
+            found = [issue for issue in reversed(self.issues) if issue["state"] == "open"]
+            return found[100 * (page - 1) : 100 * page]
         if parts == [""]:
             self.issues.append({"number": len(self.issues) + 1, "state": "open", "comments": [], **body})
             return self.issues[-1]
@@ -381,6 +385,60 @@ def test_a_pull_request_is_no_issue(service: Service, where: issues.Place) -> No
     service.issues = [{"number": 1, "state": "open", "comments": [], "body": mark, "pull_request": {}}]
     issues.tell(kept("passed"), where, post())
     assert service.asked() == ["GET /repos/octo/app/issues"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_an_issue_whose_answer_was_lost_has_no_twin(
+    service: Service, where: issues.Place, status: int
+) -> None:
+    service.answers = [200, status]
+    issues.tell(kept("failed-recovered"), where, post())
+    (issue,) = service.issues
+    assert issue["comments"] == []
+    assert service.asked() == [f"{method} /repos/octo/app/issues" for method in ("GET", "POST", "GET")]
+
+
+def test_an_issue_that_was_not_taken_is_sent_again() -> None:
+    refused, opened = servers.status(503), servers.healthy(b"{}")
+    nothing = servers.healthy(b"[]")
+    with servers.Server(servers.in_turn(nothing, refused, nothing, opened)) as server:
+        where = issues.place(
+            {"GITHUB_API_URL": server.url, "GITHUB_REPOSITORY": "octo/app", "GITHUB_TOKEN": "ghs_0123456789"}
+        )
+        issues.tell(kept("failed-recovered"), where, post())
+        assert len(server.requests) == 4
+
+
+def test_an_issue_is_found_behind_a_hundred_others(service: Service, where: issues.Place) -> None:
+    for number in range(102):
+        mark = f"<!-- opsgate environment={'prod' if number < 2 else number} -->"
+        service.issues.append({"number": number + 1, "state": "open", "comments": [], "body": mark})
+    issues.tell(kept("failed-recovered"), where, post())
+    assert [len(issue["comments"]) for issue in service.issues[:2]] == [0, 1]
+    issues.tell(kept("passed"), where, post())
+    assert [issue["state"] for issue in service.issues].count("closed") == 2
+    assert len(service.issues) == 102
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "`issues: write`"), (403, "`issues: write`"), (404, "GITHUB_TOKEN"), (410, "switched off")],
+)
+def test_a_refusal_of_github_says_what_to_do(
+    service: Service, where: issues.Place, status: int, words: str
+) -> None:
+    service.answers = [status]
+    with pytest.raises(Undelivered, match=f"answered {status}") as caught:
+        issues.tell(kept("failed-recovered"), where, post())
+    assert words in caught.value.hint
+    assert len(service.requests) == 1
+
+
+def test_a_refused_issue_is_not_sent_again(service: Service, where: issues.Place) -> None:
+    service.answers = [200, 422]
+    with pytest.raises(Undelivered, match="answered 422"):
+        issues.tell(kept("failed-recovered"), where, post())
+    assert len(service.requests) == 2
 
 
 def test_the_link_to_the_run_and_the_mark_survive_any_length(service: Service, where: issues.Place) -> None:

@@ -12,12 +12,16 @@ import msgspec
 
 from opsgate.evidence.record import Evidence
 from opsgate.hosts import is_loopback
-from opsgate.stages.incident.delivery import Post, Undelivered
+from opsgate.stages.incident.delivery import RETRIES, Post, Undelivered
 
 LABEL: Final = "rollout-failed"
 BODY_LIMIT: Final = 65536
 """Characters that GitHub takes in an issue or a comment."""
 _PAGE: Final = 100
+_PAGES: Final = 10
+_PAUSES: Final = (0.2, 1.0, 3.0, 6.0)
+"""Seconds after each attempt to open an issue."""
+_GONE: Final = 410
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,33 +54,63 @@ def place(environ: Mapping[str, str]) -> Place:
 
 def tell(record: Evidence, where: Place, post: Post) -> None:
     """Open, comment or close the environment's issue. Raises `Undelivered`."""
-    number = _open_issue(record, where, post)
+    found = _open_issues(record, where, post)
     if record.status == "passed":
-        if number is not None:
+        for number in found:
             _ask(where, post, "POST", f"/{number}/comments", {"body": _body(record)})
             _ask(where, post, "PATCH", f"/{number}", {"state": "closed", "state_reason": "completed"})
-    elif number is not None:
-        _ask(where, post, "POST", f"/{number}/comments", {"body": _body(record)})
+    elif found:
+        _ask(where, post, "POST", f"/{found[0]}/comments", {"body": _body(record)})
     else:
-        issue = {"title": _title(record), "body": _body(record), "labels": [LABEL]}
-        _ask(where, post, "POST", "", issue)
+        _open(record, where, post)
 
 
-def _open_issue(record: Evidence, where: Place, post: Post) -> int | None:
-    """The newest open issue of the environment. Pull requests are issues too, and not meant."""
-    found = _ask(where, post, "GET", f"?state=open&labels={quote(LABEL)}&per_page={_PAGE}", None)
-    for issue in found if isinstance(found, list) else []:
-        if (
-            isinstance(issue, dict)
+def _open(record: Evidence, where: Place, post: Post) -> None:
+    """Open the issue once: one whose answer was lost may be there, and would have a twin for ever."""
+    issue = {"title": _title(record), "body": _body(record), "labels": [LABEL]}
+    for pause in _PAUSES:
+        try:
+            _ask(where, post, "POST", "", issue, retries=0)
+        except Undelivered as error:
+            if error.is_final or not post.pause(pause):
+                raise
+            problem = error
+        else:
+            return
+        if _open_issues(record, where, post):
+            return
+    raise problem
+
+
+def _open_issues(record: Evidence, where: Place, post: Post) -> list[int]:
+    """The open issues of the environment, the newest first. Pull requests are issues too, and not meant."""
+    numbers = []
+    for page in range(1, _PAGES + 1):
+        query = f"?state=open&labels={quote(LABEL)}&per_page={_PAGE}&page={page}"
+        found = _ask(where, post, "GET", query, None)
+        issues = found if isinstance(found, list) else []
+        numbers += [
+            int(issue["number"])
+            for issue in issues
+            if isinstance(issue, dict)
             and "pull_request" not in issue
             and _mark(record) in str(issue.get("body") or "")
             and isinstance(issue.get("number"), int)
-        ):
-            return int(issue["number"])
-    return None
+        ]
+        if len(issues) < _PAGE:
+            break
+    return list(dict.fromkeys(numbers))
 
 
-def _ask(where: Place, post: Post, method: str, path: str, document: dict[str, Any] | None) -> object:
+def _ask(
+    where: Place,
+    post: Post,
+    method: str,
+    path: str,
+    document: dict[str, Any] | None,
+    *,
+    retries: int = RETRIES,
+) -> object:
     headers = {
         "Accept": "application/vnd.github+json",
         "Authorization": f"Bearer {where.token}",
@@ -86,11 +120,21 @@ def _ask(where: Place, post: Post, method: str, path: str, document: dict[str, A
     if document is not None:
         headers["Content-Type"] = "application/json"
         body = json.dumps(document).encode()
-    reply = post.send(method, where.issues + path, headers, body)
+    try:
+        reply = post.send(method, where.issues + path, headers, body, retries=retries)
+    except Undelivered as error:
+        raise Undelivered(error.message, error.hint or _hint(error.status), status=error.status) from None
     try:
         return json.loads(reply.body or b"null")
     except (ValueError, RecursionError):
         raise Undelivered("GitHub's answer is not JSON") from None
+
+
+def _hint(status: int | None) -> str:
+    """What the person who reads of this status can do."""
+    if status in {401, 403, 404}:
+        return "does the job have `issues: write`, and the step `GITHUB_TOKEN: ${{ github.token }}`?"
+    return "issues are switched off in this repository" if status == _GONE else ""
 
 
 def _mark(record: Evidence) -> str:
