@@ -177,12 +177,13 @@ class Act:
         env: Iterable[str] = (),
         secrets: Iterable[str] = (),
         offline: bool = True,
+        job: str = "rollout",
         variables: Iterable[str] = ("MISSION_CONTROL_REGISTRY=registry.example",),
     ) -> None:
         self._run_id, self._home = run_id, checkout.home
         self._lines: list[str] = []
         self._grown = threading.Condition()
-        command = [f"{TOOLS}/act", "workflow_dispatch", "-W", str(checkout.workflow), "-j", "rollout"]
+        command = [f"{TOOLS}/act", "workflow_dispatch", "-W", str(checkout.workflow), "-j", job]
         command += ["-P", "ubuntu-24.04=-self-hosted", "--action-offline-mode", "--use-new-action-cache"]
         command += ["--pull=false", "--no-cache-server"]
         for kind in ("env-file", "secret-file", "var-file", "input-file"):

@@ -154,6 +154,34 @@ def test_wrong_configuration_still_uploads(checkout: Checkout) -> None:
     assert run.calls[-1] == "upload rollout-evidence-none"
 
 
+AFTER = """
+  after:
+    needs: rollout
+    if: ${{ always() }}
+    runs-on: ubuntu-24.04
+    steps:
+      - env:
+          STATUS: ${{ needs.rollout.outputs.status }}
+          REASON: ${{ needs.rollout.outputs.status_reason }}
+        run: echo "the job says <$STATUS> <$REASON>"
+"""
+
+
+@pytest.mark.parametrize(
+    ("deploy", "says"),
+    [
+        ("echo 'x = [' >>opsgate.toml", "<failed> <>"),  # done, and the gate after it cannot begin
+        ("exit 4", "<failed> <deploy_failed>"),
+        ("true", "<skipped> <no_urls_configured>"),
+    ],
+)
+def test_the_job_says_what_the_gate_said(checkout: Checkout, deploy: str, says: str) -> None:
+    checkout.workflow.write_text(checkout.workflow.read_text(encoding="utf-8") + AFTER, encoding="utf-8")
+    checkout.configure(f'[environments.test]\ndeploy = "{deploy}"\n')
+    run = checkout.run("303", job="after", inputs=["allow_skipped_gate=true"])
+    assert f"the job says {says}\n" in run.log, run
+
+
 @pytest.fixture
 def begun(checkout: Checkout) -> Path:
     """Where a deploy that takes its time leaves its own process id and opsgate's."""
