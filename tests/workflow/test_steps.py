@@ -1,4 +1,4 @@
-"""The bash of the workflow's own steps by itself, in a runner's environment and nothing else; gh answers anything."""
+"""The bash of the workflow's own steps by itself: the environment of a runner, and gh answering anything."""
 
 from __future__ import annotations
 
