@@ -129,6 +129,15 @@ def test_short_values_are_masked_only_as_a_whole() -> None:
     assert redactor.masks() == ()
 
 
+def test_in_output_a_line_is_a_whole_value() -> None:
+    redactor = Redactor.gather({"A_TOKEN": "1", "C_SECRET": "abc12", "D_KEY": "a.c"})
+    output = "abc12\n 1\t\r\n1 left\nabc12!\nabc\nlast abc12\n1"
+    assert redactor.scrub_lines(output) == "***\n ***\t\r\n1 left\nabc12!\nabc\nlast abc12\n***"
+    assert redactor.scrub_lines("a bar\rabc12\rrest") == "a bar\r***\rrest"
+    assert redactor.scrub_lines("xabc12\nabc12", skip=1) == "abc12\n***"
+    assert Redactor([PEM]).scrub_lines("short\n") == "short\n"
+
+
 def test_opsgates_own_words_are_never_secrets() -> None:
     redactor = Redactor.gather({"AUTH_MODE": "manual", "KEY_A": "true", "TOKEN_B": "failed"})
     document = {"status": "failed", "rollback": {"trigger": "manual"}, "ok": True}

@@ -75,6 +75,16 @@ def test_any_split_gives_the_same(size: int) -> None:
     assert tail == "\n".join(lines)
 
 
+def test_a_line_that_is_a_short_secret_reaches_nobody(tmp_path: Path) -> None:
+    log, lines = tmp_path / "deploy.log", list[str]()
+    stream = Stream(Redactor(["abc12"]), log, lines.append)
+    stream.feed(b"abc12\r\nthe abc12 in words\nab")
+    stream.feed(b"c12")
+    assert stream.finish() == "***\nthe abc12 in words\n***"
+    assert lines == ["***", "the abc12 in words", "***"]
+    assert log.read_text() == "***\nthe abc12 in words\n***"
+
+
 def test_bytes_that_are_no_text() -> None:
     lines, _ = pieces(b"a\xff\xfeb\xc3\n\xc3\xa4\n")
     assert lines == ["a\ufffd\ufffdb\ufffd", "ä"]

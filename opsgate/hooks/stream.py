@@ -230,7 +230,7 @@ class Stream:
         return _decoded(head) + "\n"
 
     def _masked(self, data: bytes, skip: int = 0) -> str:
-        return _decoded(self._redactor.scrub(data.decode("utf-8", "surrogateescape"), skip=skip))
+        return _decoded(self._redactor.scrub_lines(data.decode("utf-8", "surrogateescape"), skip=skip))
 
     def _show(self, masked: str, raw: int) -> None:
         text = harmless(masked)

@@ -77,13 +77,14 @@ class Redactor:
     A pattern that does not compile is a `ConfigurationError` naming `redact.patterns[i]`.
     """
 
-    __slots__ = ("_known", "_patterns", "_secrets", "_short", "_sources")
+    __slots__ = ("_known", "_patterns", "_secrets", "_short", "_short_lines", "_sources")
 
     def __init__(self, secrets: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
         self._sources = tuple(patterns)
         self._patterns = tuple(_compiled(index, source) for index, source in enumerate(self._sources))
         values = {value for secret in secrets if (value := secret.strip()) and value not in _OWN_WORDS}
         self._short = frozenset(value for value in values if len(value) < SHORT)
+        self._short_lines = _lines_of(self._short)
         parts = {line for value in values for line in lines(value)}
         self._secrets = tuple(sorted((values | parts) - self._short, key=lambda value: (-len(value), value)))
         self._known = tuple(form for value in self._secrets for form in forms(value))
@@ -113,6 +114,13 @@ class Redactor:
         A text that may begin in the middle of a secret needs `skip=reach`.
         """
         return _masked(text, self._spans(text), skip)
+
+    def scrub_lines(self, text: str, *, skip: int = 0) -> str:
+        """As `scrub`, for output: a line that is a short secret and nothing else is a whole value."""
+        spans = self._spans(text)
+        if self._short_lines:
+            spans.extend(match.span(1) for match in self._short_lines.finditer(text))
+        return _masked(text, spans, skip)
 
     @property
     def reach(self) -> int:
@@ -207,6 +215,12 @@ def _masked(text: str, spans: list[Span], skip: int = 0) -> str:
             pieces += (text[done:start], MASK)
         done = max(done, end)
     return "".join(pieces) + text[done:]
+
+
+def _lines_of(values: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds one of the values alone on its line, however the line ends; None without any value."""
+    one = "|".join(re.escape(value) for value in sorted(values))
+    return re.compile(rf"(?:\A|(?<=[\r\n]))[ \t]*({one})(?=[ \t]*(?:[\r\n]|\Z))") if one else None
 
 
 def _unescaped(value: str) -> str:

@@ -57,7 +57,8 @@ def execute(
     store = Store(settings.evidence_dir, settings.redactor)
     reporter = Masked(reporter, settings.redactor)
     # A signal before the run begins ends the process at once, also while it waits for a holder to go.
-    with _locked(task, settings, store, reporter) as (lock, run_id, taken), Halt() as halt:
+    told: list[str] = []
+    with _locked(task, settings, store, told) as (lock, run_id, taken), Halt() as halt:
         halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
         earlier = _earlier(task, settings, store, run_id)
         record = earlier or _new_record(task, settings, run_id, ci)
@@ -71,7 +72,7 @@ def execute(
             environ=environ,
             took_over=taken,
         )
-        _begin(task, session, continuing=earlier is not None)
+        _begin(task, session, told, continuing=earlier is not None)
         code = finished(session, supervised(task, session))
         # From here on people are shown what was kept: commands and steps with their secrets masked.
         session.record = masked(session.record, settings.redactor)
@@ -86,11 +87,12 @@ def execute(
 
 @contextmanager
 def _locked(
-    task: Task, settings: Settings, store: Store, reporter: Reporter
+    task: Task, settings: Settings, store: Store, told: list[str]
 ) -> Iterator[tuple[EnvironmentLock, str, Taken | None]]:
     """Hold the environment: its lock, the run's id, and from whom it was taken.
 
-    Where evidence cannot be written, only a task that needs it stops.
+    Where evidence cannot be written, only a task that needs it stops. What a person has to hear of
+    it is added to `told`: the first line of a run is its own.
     """
     taken = None
     run_id = settings.run_id or new_run_id(time.time())
@@ -106,23 +108,23 @@ def _locked(
         try:
             store.prepare()
             if task.force:
-                taken = _take_over(lock, holder, reporter)
+                taken = _take_over(lock, holder, told)
             else:
                 lock.acquire(holder)
             repair.complete(store)
         except EvidenceError as error:
             if task.needs_evidence:
                 raise NotReady(error.message, error.hint) from error
-            reporter.warn(f"evidence cannot be written, rolling back all the same: {error.message}")
+            told.append(f"evidence cannot be written, rolling back all the same: {error.message}")
         yield lock, run_id, taken
     finally:
         lock.release()
 
 
-def _take_over(lock: EnvironmentLock, holder: Holder, reporter: Reporter) -> Taken | None:
+def _take_over(lock: EnvironmentLock, holder: Holder, told: list[str]) -> Taken | None:
     taken = lock.take_over(holder)
     if taken is not None:
-        reporter.warn(
+        told.append(
             f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
             + ("" if taken.reached else "; it did not answer within 15 s, its hook may still be running")
         )
@@ -188,7 +190,7 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
         )
 
 
-def _begin(task: Task, session: Session, *, continuing: bool) -> None:
+def _begin(task: Task, session: Session, told: list[str], *, continuing: bool) -> None:
     try:
         session.store.begin(session.record, continuing=continuing)
     except EvidenceError as error:
@@ -197,5 +199,5 @@ def _begin(task: Task, session: Session, *, continuing: bool) -> None:
         session.evidence_error = error
     seconds = worst_case(session.settings, task.trigger, task.stages)
     session.reporter.started(session.record, verdict_by=math.ceil(time.time() + seconds))
-    for warning in session.settings.warnings:
+    for warning in (*told, *session.settings.warnings):
         session.reporter.warn(warning)

@@ -176,6 +176,8 @@ def test_without_evidence_a_person_still_gets_back(site: Site, runtime: Runtime)
     site.configure(rollback='echo "up v1" > state')
     result = site.run("rollback", "--reason", "disk is gone", code=74)
     assert runtime.read() == ("up", "v1")
+    assert "verdict by " in result.err.splitlines()[0]
+    assert "rolling back all the same" in result.err
     record = json.loads(result.err[result.err.index("\n{") : result.err.rindex("}") + 1])
     assert record["stages"]["rollback"]["succeeded"] is True
     assert (record["exit_code"], record["status"]) == (74, "failed")
@@ -213,10 +215,13 @@ def test_a_person_takes_over(site: Site, runtime: Runtime) -> None:
     )
     with site.during("release", OPSGATE_RUN_ID="loser") as loser:
         hook = int((site.path / "pid").read_text())
-        taker = site.run("rollback", "--force", "--json", OPSGATE_RUN_ID="taker").document
+        result = site.run("rollback", "--force", "--json", OPSGATE_RUN_ID="taker")
+        taker = result.document
         assert not alive(hook)
         lost = site.ended(loser, 75)
     assert taker["status"] == "passed"
+    assert "verdict by " in result.err.splitlines()[0]
+    assert "took the environment over from run loser" in result.err
     assert taker["stages"]["rollback"]["took_over"]["run_id"] == "loser"
     assert taker["stages"]["rollback"]["took_over"]["reached"] is True
     record = json.loads((site.evidence / "loser" / "evidence.json").read_bytes())
