@@ -331,6 +331,22 @@ def test_a_rollback_of_the_variable_survives_a_file_that_is_no_toml(tmp_path: Pa
     assert load(tmp_path, needs=ROLLBACK_NEEDS, environ=gone).hooks.rollback == ("way back",)
 
 
+def test_where_a_variable_names_no_usable_url_a_rollback_checks_those_of_the_file(tmp_path: Path) -> None:
+    text = (
+        '[environments.production]\nrollback = "x"\n'
+        'urls = ["http://a.example/"]\ncontrol_urls = ["http://c.example/"]\n'
+    )
+    environ = {"RUNTIME_HEALTH_URLS": "htp://b.example", "RUNTIME_CONTROL_URLS": "htp://d.example"}
+    found = load(tmp_path, text, env="production", needs=ROLLBACK_NEEDS, environ=environ)
+    assert [target.url for target in (*found.targets, *found.control)] == [
+        "http://a.example/",
+        "http://c.example/",
+    ]
+    assert found.origins["urls"] == "opsgate.toml [environments.production]"
+    assert [warning.partition(":")[0] for warning in found.warnings] == list(environ)
+    assert error(tmp_path, text, env="production", environ=environ).startswith("RUNTIME_HEALTH_URLS: ")
+
+
 def test_mistakes_in_flags_and_in_the_environment_s_name_stay_errors(tmp_path: Path) -> None:
     assert error(tmp_path, BROKEN, env="production", needs=ROLLBACK_NEEDS, soak="x").startswith("--soak: ")
     assert error(tmp_path, env="prodution", needs=ROLLBACK_NEEDS).startswith("--env: ")

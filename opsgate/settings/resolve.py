@@ -109,8 +109,7 @@ def _targets(sources: Sources) -> tuple[Target, ...]:
     elif text is not None and urls.split_list(text):
         where, given = "RUNTIME_HEALTH_URLS", list(urls.split_list(text))
     else:
-        return tuple(_with_ca_file(sources, target) for target in listed)
-    sources.origins["urls"] = "flag --url" if where == "--url" else where
+        where, given = "", []
     chosen: dict[str, list[Target]] = {}
     for item in given:
         url = sources.judge("urls", where, urls.check_url, item)
@@ -122,6 +121,9 @@ def _targets(sources: Sources) -> tuple[Target, ...]:
             chosen[form] = [
                 msgspec.structs.replace(_with_ca_file(sources, target), required=True) for target in known
             ] or [url_target(url)]
+    if not chosen:
+        return tuple(_with_ca_file(sources, target) for target in listed)
+    sources.origins["urls"] = "flag --url" if where == "--url" else where
     return _numbered([target for group in chosen.values() for target in group])
 
 
@@ -151,10 +153,13 @@ def _with_ca_file(sources: Sources, target: Target) -> Target:
 def _control(sources: Sources) -> tuple[Target, ...]:
     found = sources.listed("control_urls", ())
     name = "RUNTIME_CONTROL_URLS"
-    if given := urls.split_list(sources.variable(name) or ""):
+    judged = [
+        sources.judge("control_urls", name, parse_control, url)
+        for url in urls.split_list(sources.variable(name) or "")
+    ]
+    if given := [target for target in judged if target is not None]:
         sources.origins["control_urls"] = name
-        judged = [sources.judge("control_urls", name, parse_control, url) for url in given]
-        found = [target for target in judged if target is not None]
+        found = given
     distinct: dict[str, Target] = {}
     for target in found:
         distinct.setdefault(urls.normal(target.url), target)
