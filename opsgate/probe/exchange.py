@@ -38,7 +38,10 @@ class Exchange:
         self.started = clock()
         self.deadline = self.started + limit
         self.received = 0
-        """Bytes of heads and bodies, redirects and a proxy's answers included."""
+        """Bytes of heads and bodies, redirects and a refusing proxy's answer included.
+
+        0 behind a proxy that is itself reached over TLS: what comes through it is not seen here.
+        """
         self.peer: str | None = None
         self.not_after: float | None = None
         self.ragged = False

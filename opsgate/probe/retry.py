@@ -145,7 +145,7 @@ class Pace(Retry):
         """Seconds from the start of the last attempt to the next: the interval, after failures less.
 
         0.1 s after one failure, doubling with jitter of up to two fifths; what of it would pass the
-        interval turns back there. Never under 0.1 s.
+        interval turns back there. Never under 0.1 s, or the interval where that is shorter.
         """
         bound = self.interval_ms
         if self.failures == 0:
@@ -169,7 +169,7 @@ def retry_after_seconds(value: str, now: float) -> float | None:
     """
     text = value.strip()
     if text.isascii() and text.isdigit():
-        return float(text[-_DIGITS:]) if len(text) <= _DIGITS else 10.0**_DIGITS
+        return float(text) if len(text) <= _DIGITS else 10.0**_DIGITS
     try:
         parsed = email.utils.parsedate_tz(text)
         return None if parsed is None else max(0.0, email.utils.mktime_tz(parsed) - now)

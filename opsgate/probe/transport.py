@@ -1,6 +1,6 @@
 """The requests adapter: a fresh connection, one hard limit over everything, a bounded whole body.
 
-`DeadlineAdapter` can be mounted on a `requests.Session`; `Transport` uses it without one, because
+`DeadlineAdapter` can be mounted on a `requests.Session`; `fetch` uses it without one, because
 a session brings cookies, netrc, its own redirects and 1 ms of CPU that a probe does not want.
 """
 
@@ -135,7 +135,7 @@ class DeadlineAdapter(HTTPAdapter):
         """Do nothing: the context verifies, and loading its certificates again would cost 30 ms."""
 
     def close(self) -> None:
-        """Do nothing: `Transport` closes the one response there is."""
+        """Do nothing: `fetch` closes the one response there is."""
 
     def get_connection_with_tls_context(
         self,

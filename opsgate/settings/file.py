@@ -122,27 +122,27 @@ def _up_to_root(cwd: Path) -> Iterator[Path]:
 
 def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:
     """What stands in the file; None for a `pyproject.toml` without `[tool.opsgate]`, unless `named`."""
-    part = path.name == "pyproject.toml"
+    is_shared = path.name == "pyproject.toml"
     try:
-        table = _parsed(path, skip=None if named or not part else b"opsgate")
+        table = _parsed(path, only_with=b"opsgate" if is_shared and not named else b"")
     except Mistake as exc:
         return _broken(path, label, Problem(where=label, text=exc.text, hint=exc.hint))
-    if part:
+    if is_shared:
         tool = table.get("tool")
         inner = tool.get("opsgate") if isinstance(tool, dict) else None
         if inner is None and not named:
             return None
-        table = inner if isinstance(inner, dict) else {}
         if not isinstance(inner, dict):
             return _broken(path, label, Problem(where=label, text="holds no [tool.opsgate] table"))
-    return _Reader(label).file(path, table, "tool.opsgate." if part else "")
+        table = inner
+    return _Reader(label).file(path, table, "tool.opsgate." if is_shared else "")
 
 
 def _broken(path: Path, label: str, problem: Problem) -> ConfigFile:
     return ConfigFile(path=path, label=label, top=Section(), environments={}, broken=problem)
 
 
-def _parsed(path: Path, skip: bytes | None) -> dict[str, Any]:
+def _parsed(path: Path, only_with: bytes) -> dict[str, Any]:
     import tomllib
 
     try:
@@ -152,7 +152,7 @@ def _parsed(path: Path, skip: bytes | None) -> dict[str, Any]:
         raise Mistake(f"cannot be read: {exc.strerror}", "Check the path and its permissions.") from None
     if len(data) > _LARGEST:
         raise Mistake("is larger than 1 MiB")
-    if skip is not None and skip not in data:
+    if only_with not in data:
         return {}
     try:
         return tomllib.loads(data.decode())

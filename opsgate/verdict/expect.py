@@ -22,6 +22,8 @@ TEXT_LIMIT: Final = 64 * 1024
 """`body` and `body_regex` look at this many bytes of the body."""
 _REVISION_LIMIT: Final = 200
 _ABBREVIATED: Final = 7
+_INTEGER_DIGITS: Final = 200
+_INDEX_DIGITS: Final = 6  # no list of a body of 1 MiB is longer
 _DAY: Final = 86_400.0
 _NOT_JSON: Final = object()
 _MISSING: Final = object()
@@ -265,7 +267,7 @@ def _parse(body: bytes, *, needed: bool) -> object:
 
 def _integer(digits: str) -> int | float:
     # Python refuses to turn very long digit strings into integers; the document is JSON all the same.
-    return int(digits) if len(digits) < _REVISION_LIMIT else float(digits)
+    return int(digits) if len(digits) <= _INTEGER_DIGITS else float(digits)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -296,7 +298,7 @@ def _look_up(document: object, path: str) -> object:
 
 def _look_up_index(items: list[Any], path: str) -> object:
     head, _, rest = path.partition(".")
-    usable = head.isascii() and head.isdigit() and len(head) < _ABBREVIATED
+    usable = head.isascii() and head.isdigit() and len(head) <= _INDEX_DIGITS
     return _look_up(items[int(head)], rest) if usable and int(head) < len(items) else _MISSING
 
 

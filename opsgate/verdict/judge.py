@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FailedReason = Literal["probe_failures", "unstable", "wrong_revision", "observer_offline"]
 
-FOREVER = float("inf")
-
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One target's attempts so far, folded to what the verdict needs. Times in ms."""
@@ -150,7 +148,7 @@ def may_settle(run: Run, policy: Policy, soak_end_ms: float | None) -> bool:
 
 
 def decide(
-    runs: Sequence[Run], policy: Policy, *, now_ms: float = FOREVER, control: Sequence[Run] = ()
+    runs: Sequence[Run], policy: Policy, *, now_ms: float = math.inf, control: Sequence[Run] = ()
 ) -> Verdict:
     """The verdict over the required targets' `runs` at `now_ms`.
 
