@@ -26,8 +26,10 @@ _SWITCHING: Final = 101
 _EXTRA_WAIT: Final = 0.02
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?\r?\n")
-_FIELD: Final = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n\0]*?)[ \t]*\r?\n")
-_FOLDED: Final = re.compile(rb"[ \t]+([^\r\n\0]*?)[ \t]*\r?\n")
+# White space around a value is stripped afterwards: two parts of a pattern that both take it would try every
+# way to share it, and 2 KiB of spaces would stop the whole process for seconds.
+_FIELD: Final = re.compile(rb"([!-9;-~]+):([^\r\n\0]*)\r?\n")
+_FOLDED: Final = re.compile(rb"[ \t]([^\r\n\0]*)\r?\n")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
@@ -38,6 +40,10 @@ def _malformed(detail: str) -> ProbeFailure:
 def _quoted(line: bytes) -> str:
     """The whole of it: cut here, a secret in it could not be recognized any more and masked."""
     return f'"{line.decode("utf-8", "surrogateescape").rstrip()}"'
+
+
+def _value(raw: bytes) -> str:
+    return raw.strip(b" \t").decode("latin-1")
 
 
 class StrictResponse(http.client.HTTPResponse):
@@ -98,10 +104,10 @@ class StrictResponse(http.client.HTTPResponse):
             if not line.endswith(b"\n"):
                 raise _malformed("connection closed inside the response head")
             if match := _FIELD.fullmatch(line):
-                fields.append((match[1].decode("ascii"), match[2].decode("latin-1")))
+                fields.append((match[1].decode("ascii"), _value(match[2])))
             elif fields and (match := _FOLDED.fullmatch(line)):
                 name, value = fields[-1]
-                fields[-1] = (name, f"{value} {match[1].decode('latin-1')}")
+                fields[-1] = (name, f"{value} {_value(match[1])}")
             else:
                 raise _malformed(f"not a header line: {_quoted(line)}")
         return fields

@@ -65,6 +65,7 @@ def raw_deflate(body: bytes) -> bytes:
 
 BOMB = gzip.compress(bytes(200 * MIB), 9)
 HEAD = response(b"").partition(b"\r\n\r\n")[0] + b"\r\n"
+BLANK = " " * 60_000
 NO_LENGTH = response(b"", length=None)
 
 WHOLE = [
@@ -75,6 +76,8 @@ WHOLE = [
     Case("status line without a reason", response(status="200"), None),
     Case("bare line feeds", response().replace(b"\r\n", b"\n"), None),
     Case("folded header", response(headers=[("X-Long", "one\r\n two")]), None),
+    Case("much white space in a header", response(headers=[("X", f"a{BLANK}b")]), None, limit=2.0),
+    Case("much white space in a fold", response(headers=[("X", f"1\r\n a{BLANK}b")]), None, limit=2.0),
     Case("no content", response(b"", status="204 No Content", length=None), None),
     Case("empty body", response(b""), None),
     Case("exactly 1 MiB", response(b"x" * MIB), None),
@@ -147,6 +150,7 @@ MALFORMED = [
     Case("space before the colon", response(headers=[("X ", "1")]), "protocol"),
     Case("NUL in a header", response(headers=[("X", "a\0b")]), "protocol"),
     Case("carriage return in a header", response(headers=[("X", "a\rb")]), "protocol"),
+    Case("many spaces and NUL in a header", response(headers=[("X", " " * 2000 + "\0")]), "protocol"),
     Case("header flood", endless(b"HTTP/1.1 200 OK\r\n", b"X-Flood: 1\r\n" * 400), "protocol"),
     Case("one header of 70 KiB", response(headers=[("X", "y" * 70_000)]), "protocol"),
     Case("17 interims", b"HTTP/1.1 102 Processing\r\n\r\n" * 17 + response(), "protocol"),
