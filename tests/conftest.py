@@ -52,9 +52,9 @@ def _plain_signals() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For two cores three workers: half of the time a test waits, for a hook, a server or a deadline."""
+    """Two workers for a core: more than half of its time a test waits, for a hook, a server or a deadline."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return cores + cores // 2
+    return 2 * cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
