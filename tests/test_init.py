@@ -436,6 +436,29 @@ def test_releases_come_from_the_branch_that_the_remote_names(
     assert f"github.ref == 'refs/heads/{branch}'" in text
 
 
+def git(directory: Path, *args: str) -> None:
+    own = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *own, *args], cwd=directory, check=True, capture_output=True)
+
+
+def test_a_work_tree_of_a_clone_knows_the_remotes_branch(tmp_path: Path) -> None:
+    upstream, clone, tree = (tmp_path / name for name in ("upstream", "clone", "tree"))
+    upstream.mkdir()
+    git(upstream, "init", "-q", "-b", "trunk")
+    git(upstream, "commit", "-q", "--allow-empty", "-m", "x")
+    git(tmp_path, "clone", "-q", str(upstream), str(clone))
+    git(clone, "worktree", "add", "-q", "-b", "topic", str(tree))
+    init.run(tree)
+    assert "branches: [trunk]" in (tree / init.WORKFLOW).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("head", "branch"), [("master", "master"), ("topic", "main"), ("main", "main")])
+def test_a_repository_without_a_clones_knowledge(tmp_path: Path, head: str, branch: str) -> None:
+    git(tmp_path, "init", "-q", "-b", head)
+    init.run(tmp_path)
+    assert f"branches: [{branch}]" in (tmp_path / init.WORKFLOW).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("branch", ["1.10", "2024", "on", "null"])
 def test_a_branch_whose_name_is_no_text_in_yaml_is_quoted(branch: str) -> None:
     assert f'branches: ["{branch}"]' in init.Workflow(branch=branch).render()

@@ -248,13 +248,33 @@ def _environment(root: Path) -> str:
 
 
 def _branch(root: Path) -> str:
-    """The branch that releases come from: the remote's own, else main."""
+    """The branch that releases come from: the remote's own, else master if that is checked out, else main."""
+    git = _git_directory(root)
+    named = re.fullmatch(
+        r"ref: refs/remotes/origin/([A-Za-z0-9][A-Za-z0-9._/-]{0,99})\s*",
+        _glance(git / "refs/remotes/origin/HEAD"),
+    )
+    if named:
+        return named[1]
+    # A repository that was not cloned does not know the branch of its remote.
+    return "master" if _glance(git / "HEAD").strip() == "ref: refs/heads/master" else "main"
+
+
+def _git_directory(root: Path) -> Path:
+    """Where git keeps the references: a work tree or a submodule has a file that leads there."""
+    path = root / ".git"
+    linked = re.fullmatch(r"gitdir: (.+)\n?", _glance(path))
+    if linked:
+        path = root / linked[1]
+    return path / (_glance(path / "commondir").strip() or ".")
+
+
+def _glance(path: Path) -> str:
+    """The text of a file of git's, empty where it has none."""
     try:
-        text = (root / ".git/refs/remotes/origin/HEAD").read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return "main"
-    match = re.fullmatch(r"ref: refs/remotes/origin/([A-Za-z0-9][A-Za-z0-9._/-]{0,99})\s*", text)
-    return match[1] if match else "main"
+        return ""
 
 
 def _template(name: str) -> str:
