@@ -88,7 +88,9 @@ class Block(NamedTuple):
             case "yaml":
                 return list(_steps(yaml_of(self.text)))
             case "text":
-                return [Command(line, {}) for line in CRON.findall(self.text)]
+                # A transcript, or lines of a crontab.
+                lines = [*console_lines(self), *CRON.findall(self.text)]
+                return [Command(line, {}) for line in lines]
             case _:
                 return []
 

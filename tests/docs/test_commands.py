@@ -29,6 +29,7 @@ PROGRAMS: Final = {
 IN_THE_CHECKOUT: Final = {
     "CONTRIBUTING.md",
     "README.md",
+    "docs/incidents.md",
     "docs/tutorial.md",
     "examples/mission-control/README.md",
 }
@@ -74,6 +75,9 @@ ELSEWHERE: Final = {
     "./inv bench": Elsewhere(
         "it measures for four minutes, and needs a machine that does nothing else",
         "tests/test_package.py::test_the_checkout_adds_the_tasks_of_the_project",
+    ),
+    "MISSION_CONTROL_FAULT=hang opsgate release": Elsewhere(
+        "a person interrupts it", "tests/e2e/test_interrupts.py::test_a_signal_during_the_gate"
     ),
     "./inv release --env docker": _ENGINE,
     "MISSION_CONTROL_FAULT=crash-late ./inv release --env docker": _ENGINE,
@@ -192,6 +196,13 @@ def test_every_command_line_parses(block: Block) -> None:
             assert flags <= gate_script_flags()
         else:
             parse(command)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_within_the_text_parses(page: str) -> None:
+    text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    for command in re.findall(r"`((?:opsgate|\./inv|invoke) [^`…]+)`", text):
+        parse(shlex.split(command))
 
 
 def test_commands_are_found() -> None:

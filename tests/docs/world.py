@@ -64,6 +64,10 @@ PROGRAMS: Final = {
             *) break ;;
             esac
         done
+        case $1 in *.invalid)
+            echo "ssh: Could not resolve hostname $1: Name or service not known" >&2
+            exit 255 ;;
+        esac
         shift
         PATH={place}/host:$PATH exec /bin/sh -c "$*"
         """,
@@ -256,18 +260,21 @@ class World:
 
     def here(self, text: str) -> str:
         """The same with the places and the sizes of the page as they are here."""
-        head = "0" * 64
-        if (ledger := self.path / "artifacts/rollout/ledger.jsonl").exists():
-            head = json.loads(ledger.read_text().splitlines()[-1])["hash"]
+        ledger = self.path / "artifacts/rollout/ledger.jsonl"
+        lines = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
         for told, meant in {
             "/srv/app": str(self.path),
             "/opt/opsgate/bin": str(self.place / "bin"),
             "/var/log": str(self.place),
             "/tmp/history": str(self.place / "history"),
             "history.py 10000": "history.py 30",
+            "faults.py 1000": "faults.py 3",
             "/etc/ssl/example-ca.pem": str(self.place / "ca.pem"),
             "proxy.example.com:3128": f"127.0.0.1:{self.proxy.port}",
-            "312b6f315d9505084198c6ffbfdfd7e18bc86475c011b386176c57d31b629197": head,
+            "312b6f315d9505084198c6ffbfdfd7e18bc86475c011b386176c57d31b629197": lines[-1]["hash"]
+            if lines
+            else "",
+            GOOD[0]: lines[0]["revision"] or "" if lines else GOOD[0],
         }.items():
             text = text.replace(told, shlex.quote(meant) if meant.startswith("/") else meant)
         return text
