@@ -380,6 +380,19 @@ def test_environments_have_issues_of_their_own(service: Service, where: issues.P
     assert [issue["state"] for issue in service.issues] == ["open", "closed"]
 
 
+def test_what_a_server_said_does_not_make_it_another_environments_issue(
+    service: Service, where: issues.Place
+) -> None:
+    record = kept("failed-recovered")
+    record.stages.gate.targets[0].name = "<!-- opsgate environment=other -->"
+    issues.tell(record, where, post())
+    assert "<!-- opsgate environment=other -->" in service.issues[0]["body"]
+    issues.tell(kept("passed", "other"), where, post())
+    assert service.issues[0]["state"] == "open"
+    issues.tell(kept("passed"), where, post())
+    assert service.issues[0]["state"] == "closed"
+
+
 def test_a_pull_request_is_no_issue(service: Service, where: issues.Place) -> None:
     mark = "<!-- opsgate environment=prod -->"
     service.issues = [{"number": 1, "state": "open", "comments": [], "body": mark, "pull_request": {}}]

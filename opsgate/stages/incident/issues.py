@@ -94,7 +94,7 @@ def _open_issues(record: Evidence, where: Place, post: Post) -> list[int]:
             for issue in issues
             if isinstance(issue, dict)
             and "pull_request" not in issue
-            and _mark(record) in str(issue.get("body") or "")
+            and _is_of(record, str(issue.get("body") or ""))
             and isinstance(issue.get("number"), int)
         ]
         if len(issues) < _PAGE:
@@ -140,6 +140,12 @@ def _hint(status: int | None) -> str:
 def _mark(record: Evidence) -> str:
     """What tells the issues of two environments apart; invisible in the issue."""
     return f"<!-- opsgate environment={record.environment} -->"
+
+
+def _is_of(record: Evidence, body: str) -> bool:
+    """Whether an issue is the environment's. What others said in it may hold marks: ours is the last."""
+    mark, start = _mark(record), body.rfind("<!-- opsgate environment=")
+    return start >= 0 and body.startswith(mark, start)
 
 
 def _title(record: Evidence) -> str:
