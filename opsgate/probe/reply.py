@@ -30,7 +30,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?\r
 # way to share it, and 2 KiB of spaces would stop the whole process for seconds.
 _FIELD: Final = re.compile(rb"([!-9;-~]+):([^\r\n\0]*)\r?\n")
 _FOLDED: Final = re.compile(rb"[ \t]([^\r\n\0]*)\r?\n")
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?\r?\n")
 
 
 def _malformed(detail: str) -> ProbeFailure:
@@ -60,7 +60,7 @@ class StrictResponse(http.client.HTTPResponse):
         self._bodiless = method == "HEAD"
         self.exchange: Exchange = sock.exchange
         self.exchange.reply = self
-        self._head_left = HEAD_LIMIT
+        self._head_left = self._extra_left = HEAD_LIMIT
 
     def begin(self) -> None:
         """Read the head, past the interim ones."""
@@ -170,7 +170,6 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _read_chunks(self) -> bytes:
         body = bytearray()
-        overhead = 0
         while size := self._chunk_size():
             if len(body) + size > BODY_LIMIT:
                 raise ProbeFailure("too_large", f"body larger than {BODY_LIMIT // 1024} KiB")
@@ -185,16 +184,21 @@ class StrictResponse(http.client.HTTPResponse):
                     raise ProbeFailure("truncated", f"body ends after a chunk, {len(body)} bytes in")
                 raise _malformed("a chunk is longer than its announced size")
         while (line := self._chunk_line("the trailer")) not in (b"\r\n", b"\n"):
-            overhead += len(line)
-            if overhead > HEAD_LIMIT:
-                raise _malformed(f"trailer larger than {HEAD_LIMIT // 1024} KiB")
+            self._count_extra(len(line))
         return bytes(body)
+
+    def _count_extra(self, size: int) -> None:
+        """Count what comes with chunks and is no part of the body."""
+        self._extra_left -= size
+        if self._extra_left < 0:
+            raise _malformed(f"trailer and chunk extensions larger than {HEAD_LIMIT // 1024} KiB")
 
     def _chunk_size(self) -> int:
         line = self._chunk_line("a chunk size")
         match = _CHUNK.fullmatch(line)
         if match is None:
             raise _malformed(f"not a chunk size: {_quoted(line)}")
+        self._count_extra(len(match[2] or b""))
         return int(match[1], 16)
 
     def _chunk_line(self, what: str) -> bytes:

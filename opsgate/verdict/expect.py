@@ -6,27 +6,21 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from opsgate.verdict.document import MISSING, NOT_JSON, is_unhealthy, look_up, parse
 from opsgate.verdict.targets import Expectation, Kind, RevisionRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UNHEALTHY_WORDS: Final = frozenset(
-    {"down", "fail", "failed", "error", "unhealthy", "out_of_service", "critical"}
-)
 TEXT_LIMIT: Final = 64 * 1024
 """`body` and `body_regex` look at this many bytes of the body."""
 _REVISION_LIMIT: Final = 200
 _ABBREVIATED: Final = 7
-_INTEGER_DIGITS: Final = 200
-_INDEX_DIGITS: Final = 6  # no list of a body of 1 MiB is longer
 _DAY: Final = 86_400.0
-_NOT_JSON: Final = object()
-_MISSING: Final = object()
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +81,7 @@ def examine(
     `SearchTimeout`. `shown` gives the beginning of a text, its secrets masked before it is cut.
     """
     cite = partial(quote, shown=shown)
-    document = _parse(response.body, needed=bool(expect.json) or (expect.revision or "").startswith("json:"))
+    document = parse(response.body, needed=bool(expect.json) or (expect.revision or "").startswith("json:"))
     revision = _revision(expect.revision, response, document)
     failed = _status(expect, response) or _health_document(document, cite)
     if failed is not None:
@@ -141,15 +135,9 @@ def _health_document(document: object, cite: _Cite) -> _Failure | None:
         return None
     for name in ("status", "outcome"):
         value = document.get(name)
-        if _is_unhealthy(name, value):
+        if is_unhealthy(name, value):
             return "health_document", f"the health document says {name} {cite(str(value))}"
     return None
-
-
-def _is_unhealthy(name: str, value: object) -> bool:
-    return (
-        name in ("status", "outcome") and isinstance(value, str) and value.strip().lower() in UNHEALTHY_WORDS
-    )
 
 
 def _other_failures(
@@ -198,11 +186,11 @@ def _opening(text: str, cite: _Cite) -> str:
 
 def _json_failures(expect: Expectation, document: object, cite: _Cite) -> Iterator[_Failure]:
     for path, wanted in expect.json:
-        if document is _NOT_JSON:
+        if document is NOT_JSON:
             yield "json", "body is not JSON"
             return
-        seen = _look_up(document, path)
-        if seen is _MISSING:
+        seen = look_up(document, path)
+        if seen is MISSING:
             yield "json", f"json {cite(path)} is missing"
         elif not _same(seen, wanted):
             yield "json", f"json {cite(path)} is {_show(seen, cite)}, not {_show(wanted, cite)}"
@@ -235,7 +223,7 @@ def _revision(where: str | None, response: Response, document: object) -> str | 
     if where is None:
         return None
     source, _, name = where.partition(":")
-    value: object = response.header(name) if source == "header" else _look_up(document, name)
+    value: object = response.header(name) if source == "header" else look_up(document, name)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = str(value).strip()
@@ -250,56 +238,6 @@ def _text(response: Response) -> str:
         return start.decode(named[1] if named else "utf-8", "replace")
     except (LookupError, ValueError):
         return start.decode("utf-8", "replace")
-
-
-def _parse(body: bytes, *, needed: bool) -> object:
-    """The body as JSON, or `_NOT_JSON`. Lenient: a `NaN` must not hide a `DOWN`.
-
-    Where nobody asks for more, only an object is parsed: nothing else is a health document.
-    """
-    if not needed and not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return _NOT_JSON
-    try:
-        return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_integer, object_pairs_hook=_object)
-    except (ValueError, RecursionError):
-        return _NOT_JSON
-
-
-def _integer(digits: str) -> int | float:
-    # Python refuses to turn very long digit strings into integers; the document is JSON all the same.
-    return int(digits) if len(digits) <= _INTEGER_DIGITS else float(digits)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Of a repeated `status` the unhealthy one counts, else the last."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        members.update((name, value) for name, value in pairs if _is_unhealthy(name, value))
-    return members
-
-
-def _look_up(document: object, path: str) -> object:
-    """The value at a dotted path. A key that holds dots is found too: the longest one that fits wins."""
-    if document is _NOT_JSON:
-        return _MISSING
-    if not path:
-        return document
-    if isinstance(document, list):
-        return _look_up_index(document, path)
-    if not isinstance(document, dict):
-        return _MISSING
-    parts = path.split(".")
-    for size in range(len(parts), 0, -1):
-        found = _look_up(document.get(".".join(parts[:size]), _NOT_JSON), ".".join(parts[size:]))
-        if found is not _MISSING:
-            return found
-    return _MISSING
-
-
-def _look_up_index(items: list[Any], path: str) -> object:
-    head, _, rest = path.partition(".")
-    usable = head.isascii() and head.isdigit() and len(head) <= _INDEX_DIGITS
-    return _look_up(items[int(head)], rest) if usable and int(head) < len(items) else _MISSING
 
 
 def _same(seen: object, wanted: object) -> bool:

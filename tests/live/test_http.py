@@ -65,6 +65,7 @@ def raw_deflate(body: bytes) -> bytes:
 
 BOMB = gzip.compress(bytes(200 * MIB), 9)
 HEAD = response(b"").partition(b"\r\n\r\n")[0] + b"\r\n"
+NEST = b'[{"x":' * 50_000 + b'"]}"' + b"}]" * 50_000
 BLANK = " " * 60_000
 NO_LENGTH = response(b"", length=None)
 
@@ -168,6 +169,11 @@ MALFORMED = [
     Case("chunk size with underscores", chunked(end=b"0_3\r\nabc\r\n0\r\n\r\n"), "protocol"),
     Case("chunk longer than its size", chunked(end=b"2\r\nabc\r\n0\r\n\r\n"), "protocol"),
     Case("endless chunk extension", endless(chunked(end=b"1;"), b"x" * 4096), "protocol"),
+    Case(
+        "a flood of chunk extensions",
+        endless(chunked(end=b""), b"1;" + b"x" * 4000 + b"\r\na\r\n"),
+        "protocol",
+    ),
     Case("endless trailer", endless(chunked(b"x", end=b"0\r\n"), b"X: y\r\n" * 100), "protocol"),
     Case("bytes after the last chunk", chunked(OK_BODY, end=b"0\r\n\r\nmore"), "protocol"),
     Case("not gzip", encoded(OK_BODY, "gzip"), "protocol"),
@@ -245,6 +251,14 @@ DOCUMENTS = [
          "health_document"),
     Case("a status given twice", response(b'{"status":"DOWN","status":"UP"}'), "health_document"),
     Case("a document that is not UTF-8", response(b'{"x":"\xff","status":"DOWN"}'), "health_document"),
+    *(Case(f"a document in {charset}", response('{"status":"DOWN"}'.encode(charset)), "health_document")
+      for charset in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
+    Case("a line end in a string", response(b'{"x":"1\n2","status":"DOWN"}'), "health_document"),
+    Case("down, above a deep nest", response(b'{"status":"DOWN","x":' + NEST + b"}"), "health_document"),
+    Case("down, below a deep nest", response(b'{"x":' + NEST + b',"status":"DOWN"}'), "health_document"),
+    Case("a deep nest that says down inside", response(
+        b'{"x":' + b'{"status":"DOWN","x":' * 20_000 + b"1" + b"}" * 20_000 + b',"status":"UP"}'), None),
+    Case("a deep nest, and a text without end", response(b'{"x":' + NEST + b',"' + b'\\"' * 250_000), None),
     Case("a document nested without end", response(b'{"x":' * 100_000), None),
     Case("down, at the end of 900 KiB", response(json.dumps({"x": "y" * 900_000, "status": "DOWN"}).encode()),
          "health_document"),
@@ -272,6 +286,8 @@ EXPECTATIONS = [
     Case("an index past the end", document(a=[1]), "json", {"json": (("a.1", 1),)}),
     Case("json, but html", response(b"<html>"), "json", {"json": (("n", 1),)}),
     Case("half of the json", response(b'{"n": 1, '), "json", {"json": (("n", 1),)}),
+    Case("json in UTF-16", answer(response('{"n":1}'.encode("utf-16"))), None, {"json": (("n", 1),)}),
+    Case("json beside a deep nest", response(b'{"x":' + NEST + b',"n":1}'), None, {"json": (("n", 1),)}),
     Case("a key with dots", document(**{"a.b": {"c": 1}}), None, {"json": (("a.b.c", 1),)}),
     Case("a header", status(200, ("X-Ready", "yes")), None, {"headers": (("x-ready", "yes"),)}),
     Case("another header", status(200, ("X-Ready", "no")), "header", {"headers": (("x-ready", "yes"),)}),
