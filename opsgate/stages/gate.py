@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opsgate.evidence.record import Gate
 from opsgate.stages import probing
 from opsgate.stages.session import Session
 from opsgate.verdict.targets import RevisionRule
@@ -11,13 +12,20 @@ def run(session: Session) -> None:
     """Decide. The verdict goes into the gate's stage and becomes the run's."""
     record = session.record
     with session.stage("gate", record.stages.gate) as gate:
-        if not probing.required(session.settings.targets):
-            gate.status, gate.status_reason = "skipped", "no_urls_configured"
-            gate.policy, gate.targets = session.settings.policy, probing.baseline(session)
-        else:
-            expected = record.revision if session.judges_revision else None
-            probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")
-        record.status = "failed" if gate.status == "interrupted" else gate.status
-        record.status_reason = gate.status_reason or "interrupted"
-        record.failed_urls = probing.failed_names(gate.targets or [])
-        record.attempt_count = sum(len(target.attempts) for target in gate.targets or [])
+        try:
+            _decide(session, gate)
+            record.status = "failed" if gate.status == "interrupted" else gate.status
+            record.status_reason = gate.status_reason or "interrupted"
+        finally:
+            # The attempts of a gate that was broken off count too.
+            record.failed_urls = probing.failed_names(gate.targets or [])
+            record.attempt_count = sum(len(target.attempts) for target in gate.targets or [])
+
+
+def _decide(session: Session, gate: Gate) -> None:
+    if not probing.required(session.settings.targets):
+        gate.status, gate.status_reason = "skipped", "no_urls_configured"
+        gate.policy, gate.targets = session.settings.policy, probing.baseline(session)
+    else:
+        expected = session.record.revision if session.judges_revision else None
+        probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")

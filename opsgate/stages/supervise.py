@@ -19,13 +19,13 @@ from opsgate.errors import (
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import replace_durably
 from opsgate.evidence.record import timestamp
-from opsgate.stages import outcome, probing, rollback
+from opsgate.stages import outcome, rollback
 from opsgate.stages.incident import incident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opsgate.evidence.record import Evidence, Trigger
+    from opsgate.evidence.record import Trigger
     from opsgate.stages.session import Session
 
 DEFECT = 70
@@ -64,7 +64,6 @@ def supervised(task: Task, session: Session) -> int:
         session.reporter.warn(stop.message)
         if record.stages.rollback.attempted is not True or record.trigger == "rollback":
             record.status, record.status_reason = "failed", "interrupted"
-        _count(record)
         is_taken = isinstance(stop, TakenOver)
         record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
         if is_taken:
@@ -93,13 +92,6 @@ def _refused(task: Task, session: Session, error: NotReady | ConfigurationError)
     record.status, record.status_reason = "failed", "interrupted" if record.deployed else "deploy_failed"
     record.next_steps += _steps(task, session, "this mistake")
     return outcome.exit_code(record, fail_on_skipped=False)
-
-
-def _count(record: Evidence) -> None:
-    """The attempts of a gate that was broken off count too."""
-    targets = record.stages.gate.targets or []
-    record.attempt_count = sum(len(target.attempts) for target in targets)
-    record.failed_urls = probing.failed_names(targets)
 
 
 def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:

@@ -224,6 +224,14 @@ def test_a_defect_after_a_failed_gate_still_rolls_back(site: Site, runtime: Runt
     assert record["stages"]["rollback"]["succeeded"] is True
 
 
+def test_a_defect_after_the_attempts_counts_them(site: Site) -> None:
+    env = broken_opsgate(site, "opsgate.console.plain", "broken.PlainReporter.probed = None")
+    record = site.run("gate", "--json", code=70, **env).document
+    (target,) = record["stages"]["gate"]["targets"]
+    assert record["attempt_count"] == len(target["attempts"]) >= 2
+    assert site.run("evidence", "--verify").code == 0
+
+
 def test_a_defect_before_any_record_is_still_70_in_one_line(site: Site) -> None:
     env = broken_opsgate(site, "opsgate.evidence.store", "broken.Store.prepare = None")
     result = site.run("gate", code=70, **env)
