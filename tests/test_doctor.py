@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -282,6 +282,22 @@ def test_a_hook_that_cannot_run_is_a_problem(site: Site, command: str, words: st
     assert checks(found)["hook deploy"].status == "problem"
     assert words in checks(found)["hook deploy"].detail
     assert any(command in step for step in found.next_steps)
+
+
+def test_a_hook_that_cannot_be_looked_for_is_a_problem(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if "sh" in arguments:
+            raise subprocess.TimeoutExpired(arguments, options["timeout"])
+        return really(arguments, **options)
+
+    really = subprocess.run
+    site.configure(deploy=f"./{'x' * 300}", rollback="cd /")
+    assert "File name too long" in checks(look(site))["hook deploy"].detail
+    # A directory on the PATH that answers as slowly cannot be had.
+    monkeypatch.setattr(subprocess, "run", run)
+    found = checks(look(site))["hook rollback"]
+    assert found.status == "problem"
+    assert "timed out after 5" in found.detail
 
 
 def test_a_hook_is_read_and_not_run(site: Site) -> None:

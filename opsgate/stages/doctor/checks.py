@@ -131,34 +131,36 @@ def last_run(settings: Settings, store: Store) -> Check:
 
 def hooks(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
     """Whether the shell can read each command, and what it begins with is there."""
-    configured = settings.hooks
-    commands = {"publish": configured.publish, "deploy": configured.deploy}
-    chain = configured.rollback
-    for number, command in enumerate(chain, 1):
-        commands["rollback" if len(chain) == 1 else f"rollback {number} of {len(chain)}"] = command
+    configured, chain = settings.hooks, settings.hooks.rollback
+    ways_back = {
+        f"rollback {number} of {len(chain)}" if len(chain) > 1 else "rollback": command
+        for number, command in enumerate(chain, 1)
+    }
+    commands = {"publish": configured.publish, "deploy": configured.deploy, **ways_back}
     commands |= {"rollback_check": configured.rollback_check, "incident": configured.incident}
     found = {
         name: _hook(command, settings.directory, environ) for name, command in commands.items() if command
     }
-    broken = {name for name, (wrong, _) in found.items() if wrong}
-    for name, (wrong, told) in found.items():
+    spared = {"incident"}
+    if not all(found[name][0] for name in ways_back):
         # One command of a chain that still works is a way back.
-        spared = name == "incident" or (name.startswith("rollback ") and not _all_broken(found, broken))
-        status: Status = "ok" if not wrong else "warning" if spared else "problem"
+        spared |= ways_back.keys()
+    for name, (wrong, told) in found.items():
+        status: Status = "ok" if not wrong else "warning" if name in spared else "problem"
         hint = f"mend it, or install what it calls: {commands[name]}" if wrong else ""
         yield Check(name=f"hook {name}", status=status, detail=wrong or told, hint=hint)
-
-
-def _all_broken(found: Mapping[str, tuple[str, str]], broken: set[str]) -> bool:
-    return all(name in broken for name in found if name.startswith("rollback "))
 
 
 def _hook(command: str, directory: Path, environ: Mapping[str, str]) -> tuple[str, str]:
     """What is wrong with the command, or else what there is to say of it."""
     try:
-        read = _shell(["-n", "-c", command], directory, environ)
+        return _looked_for(command, directory, environ)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return f"the shell cannot be asked: {error}", ""
+        return f"it cannot be looked for: {error}", ""
+
+
+def _looked_for(command: str, directory: Path, environ: Mapping[str, str]) -> tuple[str, str]:
+    read = _shell(["-n", "-c", command], directory, environ)
     if read.returncode:
         return f"the shell cannot read it: {(read.stderr.strip().splitlines() or ['syntax error'])[-1]}", ""
     word = first_word(command)
@@ -166,8 +168,7 @@ def _hook(command: str, directory: Path, environ: Mapping[str, str]) -> tuple[st
         return "", "the shell can read it; what it runs shows only then"
     place = directory / word
     if "/" not in word:
-        asked = _shell(["-c", 'command -v "$1"', "sh", word], directory, environ)
-        where = asked.stdout.strip()
+        where = _shell(["-c", 'command -v "$1"', "sh", word], directory, environ).stdout.strip()
         return ("", f"{word} is {where}") if where else (f"command not found: {word}", "")
     if not place.is_file():
         return f"there is no {place}", ""
