@@ -95,6 +95,7 @@ def tls_context(ca_file: str | None = None, ca_path: str | None = None) -> ssl.S
         context.load_verify_locations(certifi.where())
     # Some Pythons set it by default (3.11.2 does), and a body that was cut off would look whole.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.hostname_checks_common_name = False
     context.set_alpn_protocols(["http/1.1"])
     context.sslsocket_class = DeadlineTLSSocket
     return context

@@ -68,6 +68,18 @@ def test_a_certificate_for_another_name(attempt: Attempting, authority: Authorit
     assert "Hostname mismatch" in made.detail
 
 
+def test_a_certificate_that_has_the_name_only_as_its_common_name(
+    attempt: Attempting, authority: Authority
+) -> None:
+    # Browsers and every newer client refuse it: the names are those of the extension.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.ca.issue_cert(common_name="localhost").configure_cert(context)
+    with Server(healthy(), tls=context) as server:
+        made = attempt(f"https://localhost:{server.port}/")
+    assert made.kind == "tls"
+    assert "Hostname mismatch" in made.detail
+
+
 def test_an_authority_that_is_not_trusted(attempt: Attempting) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
