@@ -240,9 +240,10 @@ def test_a_ledger_that_was_edited_and_a_clock_that_went_back_are_warnings(site: 
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
     broken = {
-        b"".join([lines[0], lines[2]]): "line 2 does not continue the line before",
-        whole.replace(b'"r1"', b'"rX"', 1): "line 2 was edited",
-        lines[0] + b"{}\n": "line 2 cannot be read",
+        b"".join([lines[0], lines[2]]): "line 2: follows a line that is not there",
+        whole.replace(b'"r1"', b'"rX"', 1): "line 2: its hash is not that of its content (edited)",
+        whole.replace(b":", b": ", 1): "line 1: its hash is not that of its content (edited)",
+        lines[0] + b"{}\n": "line 2: is no line of a ledger (edited)",
     }
     for content, words in broken.items():
         path.write_bytes(content)

@@ -21,7 +21,7 @@ from opsgate.evidence.repair import is_unfinished
 from opsgate.evidence.verdicts import disagreements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from opsgate.evidence.ledger import Entry, Line
@@ -74,12 +74,10 @@ def verify(store: Store, head: str | None = None) -> Report:
     places = {line.hash: line.seq for line in lines}
     found: list[Mismatch] = []
     unfinished: list[str] = []
-    before: Line | None = None
-    for entry in entries:
-        found += _chain(entry, before, places)
+    for entry, wrong in chain(entries):
+        found += wrong
         line = entry.line
         if line is not None:
-            before = line
             if line.task == "prune":
                 found += _checkpoint(store, line)
             elif newest[line.run_id] is line and not (
@@ -114,7 +112,16 @@ class _Start:
         return previous is None or self._places.get(previous, self._line.seq) < self._line.seq
 
 
-def _chain(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator[Mismatch]:
+def chain(entries: Sequence[Entry]) -> Iterator[tuple[Entry, list[Mismatch]]]:
+    """Each line of the ledger, and what is off about itself and its place."""
+    places = {entry.line.hash: entry.line.seq for entry in entries if entry.line}
+    before: Line | None = None
+    for entry in entries:
+        yield entry, list(_link(entry, before, places))
+        before = entry.line or before
+
+
+def _link(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator[Mismatch]:
     """The line itself, and that it follows the one before."""
     file = f"ledger.jsonl line {entry.number}"
     line = entry.line

@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence import verify
 from opsgate.evidence.files import HINT
-from opsgate.evidence.ledger import GENESIS, Entry, Line, line_hash
 from opsgate.evidence.lock import Holder
 from opsgate.evidence.record import timestamp
 from opsgate.evidence.store import Store
@@ -98,10 +98,10 @@ def ledger(store: Store, *, now: float) -> Iterator[Check]:
         return
     if not entries:
         yield Check(name="ledger", status="skipped", detail="no run has ended here yet")
-    elif wrong := _first_break(entries):
+    elif wrong := next((off for _, links in verify.chain(entries) for off in links), None):
         where = shlex.quote(str(store.directory))
         hint = f"see what is off: opsgate evidence --verify --evidence-dir {where}"
-        yield Check(name="ledger", status="warning", detail=wrong, hint=hint)
+        yield Check(name="ledger", status="warning", detail=str(wrong), hint=hint)
     else:
         yield Check(name="ledger", status="ok", detail=f"{count(len(entries), 'line')}, an unbroken chain")
     latest = max((entry.line.finished_at for entry in entries if entry.line), default="")
@@ -235,18 +235,3 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _first_break(entries: list[Entry]) -> str:
-    """Where the chain breaks first; empty when it holds."""
-    before: Line | None = None
-    for entry in entries:
-        where = f"ledger.jsonl line {entry.number}"
-        if entry.line is None:
-            return f"{where} cannot be read"
-        if line_hash(msgspec.to_builtins(entry.line)) != entry.line.hash:
-            return f"{where} was edited: its hash is not that of its content"
-        if entry.line.prev != (before.hash if before else GENESIS):
-            return f"{where} does not continue the line before"
-        before = entry.line
-    return ""
