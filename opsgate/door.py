@@ -121,8 +121,8 @@ def run(
     return outcome.exit_code
 
 
-def show(text: str) -> None:
-    """The result on stdout. Whatever becomes of it there does not change what happened."""
+def show(text: str) -> OSError | None:
+    """The result on stdout. Whatever becomes of it there does not change what happened; it is returned."""
     stream = SafeStream(sys.stdout)
     try:
         text.encode(stream.encoding)
@@ -131,12 +131,15 @@ def show(text: str) -> None:
         text = re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text)
     stream.write(text)
     stream.flush()
+    return stream.lost
 
 
 def deliver(text: str, file: str | None) -> None:
-    """The result into `file`, or on stdout where that is None."""
+    """A report into `file`, or on stdout where that is None: half of one is none."""
     if file is None:
-        show(text)
+        lost = show(text)
+        if lost is not None:
+            raise ConfigurationError(f"stdout: {lost.strerror}", "let it lead to where there is room")
         return
     try:
         Path(file).write_text(text, encoding="utf-8")

@@ -13,6 +13,8 @@ class SafeStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO) -> None:
         self._to = stream
+        self.lost: OSError | None = None
+        """Why some of it was dropped; None when all was written, or nobody reads it any more."""
 
     def line(self, text: str) -> None:
         """`text` and a line feed, in one write, so that lines of others do not cut in."""
@@ -43,6 +45,8 @@ class SafeStream(io.TextIOBase):
         """Lets the descriptor lead nowhere: what its buffer still holds would fail at exit, with code 120."""
         if isinstance(error, BlockingIOError):
             return
+        if not isinstance(error, BrokenPipeError):
+            self.lost = error
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._to.fileno())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -252,6 +255,28 @@ def test_nothing_that_becomes_of_the_output_changes_the_result(site: Site, strea
     subprocess.run(["/bin/sh", "-c", command], cwd=site.path, env=site.environ({}), check=True)
     assert site.record()["status"] == "passed"
     site.run("evidence", "--verify")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_report_that_was_not_written_says_so(site: Site) -> None:
+    site.run("gate")
+    command = [sys.executable, "-m", "opsgate", "evidence", "--format", "html"]
+
+    def into(stdout: IO[str]) -> subprocess.CompletedProcess[str]:
+        where, pipe = site.environ({}), subprocess.PIPE
+        return subprocess.run(
+            command, cwd=site.path, env=where, stdout=stdout, stderr=pipe, text=True, check=False
+        )
+
+    with Path("/dev/full").open("w") as full:
+        done = into(full)
+    assert done.returncode == 2
+    assert "opsgate: stdout: No space left on device" in done.stderr
+    # Whoever reads only the beginning, such as `head`, has what they wanted.
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        assert into(gone).returncode == 0
 
 
 def test_version(site: Site) -> None:
