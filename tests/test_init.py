@@ -459,6 +459,25 @@ def test_a_repository_without_a_clones_knowledge(tmp_path: Path, head: str, bran
     assert f"branches: [{branch}]" in (tmp_path / init.WORKFLOW).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        ("run: exec opsgate gate", True),
+        ("run: ./inv test && invoke gate", True),
+        ("uses: octo/opsgate@0123456789abcdef0123456789abcdef01234567 # v1.0.0", True),
+        ("run: echo opsgates gates", False),
+    ],
+)
+def test_one_workflow_rolls_out(repository: Path, step: str, *, kept: bool) -> None:
+    """A workflow of ours under another name is no reason to write a second one that does the same."""
+    path = repository / ".github/workflows/release.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"jobs:\n  a:\n    steps:\n      - {step}\n", encoding="utf-8")
+    lines = init.run(repository)
+    assert ("kept     .github/workflows/release.yaml: it runs the gate already" in lines) == kept
+    assert (repository / init.WORKFLOW).exists() != kept
+
+
 @pytest.mark.parametrize("branch", ["1.10", "2024", "on", "null"])
 def test_a_branch_whose_name_is_no_text_in_yaml_is_quoted(branch: str) -> None:
     assert f'branches: ["{branch}"]' in init.Workflow(branch=branch).render()

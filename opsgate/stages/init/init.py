@@ -112,6 +112,9 @@ def _workflow(root: Path) -> Change:
     path = root / WORKFLOW
     if path.exists() or path.is_symlink():
         return Change(path=path, action="keep", why="it is there already")
+    for other in sorted(path.parent.glob("*.y*ml")):
+        if re.search(r"\b(opsgate|invoke) gate\b|\buses:.*/opsgate@", _read(other)):
+            return Change(path=other, action="keep", why="it runs the gate already")
     workflow = Workflow(environment=_environment(root), branch=_branch(root))
     return Change(path=path, action="write", text=workflow.render())
 
