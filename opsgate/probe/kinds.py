@@ -212,7 +212,13 @@ def _retry_after(fetched: Fetched, wall: Callable[[], float]) -> float | None:
 
 def _probe_tcp(prober: Prober, target: Target, exchange: Exchange) -> Seen:
     url = urlsplit(target.url or "")
-    connect(prober.resolver.resolve(url.hostname or "", url.port or 0, exchange), exchange).close()
+    addresses = prober.resolver.resolve(url.hostname or "", url.port or 0, exchange)
+    try:
+        connect(addresses, exchange).close()
+    except ProbeFailure as failure:
+        # Only what was accepted can be reset: whether the reset came before or after we looked is chance.
+        if failure.kind != "reset":
+            raise
     return Seen(detail="connection accepted")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from opsgate.errors import ConfigurationError
@@ -11,6 +11,8 @@ from opsgate.errors import ConfigurationError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
@@ -23,7 +25,8 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     value, name = _variable(environ, f"{parts.scheme}_proxy")
     if not value:
         value, name = _variable(environ, "all_proxy")
-    if not value or _bypassed(parts.hostname or "", parts.port, _variable(environ, "no_proxy")[0]):
+    port = parts.port or _PORTS.get(parts.scheme)
+    if not value or _bypassed(parts.hostname or "", port, _variable(environ, "no_proxy")[0]):
         return None
     proxy = value if "://" in value else f"http://{value}"
     try:
@@ -59,23 +62,25 @@ def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
 
 def _bypassed(host: str, port: int | None, no_proxy: str) -> bool:
     name = host.rstrip(".").lower()
-    return any(_covers(entry.strip().lower(), name, port) for entry in no_proxy.replace(" ", ",").split(","))
+    return any(_covers(entry, name, port) for entry in no_proxy.lower().replace(",", " ").split())
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    if not entry:
-        return False
     if entry == "*":
         return True
+    wanted, only_port = entry, ""
+    if entry.startswith("["):
+        wanted, _, only_port = entry[1:].partition("]")
+    elif entry.count(":") == 1:
+        wanted, _, only_port = entry.partition(":")
+    if only_port and only_port.removeprefix(":") != str(port):
+        return False
     try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+        return ipaddress.ip_address(host) in ipaddress.ip_network(wanted, strict=False)
     except ValueError:
         pass  # either is a name
-    wanted, _, only_port = entry.partition(":") if entry.count(":") == 1 else (entry.strip("[]"), "", "")
-    if only_port and only_port != str(port):
-        return False
-    suffix = wanted.removeprefix("*").lstrip(".")
-    return host == suffix or host.endswith(f".{suffix}")
+    suffix = wanted.removeprefix("*").strip(".")
+    return bool(suffix) and (host == suffix or host.endswith(f".{suffix}"))
 
 
 def tls_context(ca_file: str | None = None, ca_path: str | None = None) -> ssl.SSLContext:

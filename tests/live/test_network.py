@@ -6,7 +6,7 @@ import errno
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -195,6 +195,16 @@ def test_three_of_four_addresses_are_silent(attempt: Attempting, names: Names) -
             assert attempt(f"http://app.example.com:{port}/", limit=2.0).ok
 
 
+def test_nine_of_ten_addresses_are_silent(attempt: Attempting, names: Names) -> None:
+    silent = [f"127.0.0.{n}" for n in range(2, 11)]
+    names.known["app.example.com"] = [*silent, "127.0.0.1"]
+    with Server(healthy()) as server, ExitStack() as holes:
+        for address in silent:
+            holes.enter_context(BlackHole(address, server.port))
+        made = attempt(f"http://app.example.com:{server.port}/", limit=1.5)
+    assert (made.ok, made.remote_ip) == (True, "127.0.0.1")
+
+
 def test_a_refusal_counts_more_than_silence(attempt: Attempting, names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.2", "127.0.0.1"]
     with BlackHole("127.0.0.2") as hole:
@@ -280,6 +290,45 @@ def test_a_port_that_accepts(attempt: Attempting) -> None:
     with Server(hang()) as server:
         made = attempt(f"tcp://127.0.0.1:{server.port}")
     assert (made.ok, made.remote_ip, made.detail) == (True, "127.0.0.1", "connection accepted")
+
+
+def resets_before_it_is_looked_at(monkeypatch: pytest.MonkeyPatch, *, noticed: bool) -> Server:
+    """A server that accepts and resets, so fast that the client finds its connection reset, or gone."""
+    done = threading.Event()
+    connecting = DeadlineSocket.connect_ex
+
+    def connect_ex(sock: DeadlineSocket, where: Any) -> int:
+        code = connecting(sock, where)
+        done.wait(5)
+        done.clear()
+        if not noticed:
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return code
+
+    def script(peer: Peer) -> None:
+        peer.reset()
+        done.set()
+
+    monkeypatch.setattr(DeadlineSocket, "connect_ex", connect_ex)
+    return Server(script)
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_port_that_accepts_and_resets_has_accepted(
+    noticed: bool, attempt: Attempting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resets_before_it_is_looked_at(monkeypatch, noticed=noticed) as server:
+        made = attempt(f"tcp://127.0.0.1:{server.port}")
+    assert (made.ok, made.remote_ip, made.detail) == (True, "127.0.0.1", "connection accepted")
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_server_that_accepts_and_resets(
+    noticed: bool, attempt: Attempting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with resets_before_it_is_looked_at(monkeypatch, noticed=noticed) as server:
+        made = attempt(server.url)
+    assert (made.kind, made.remote_ip) == ("reset", "127.0.0.1")
 
 
 def test_a_dead_port_that_connects_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

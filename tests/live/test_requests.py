@@ -12,6 +12,7 @@ import pytest
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
 from opsgate.probe.kinds import Prober
+from opsgate.probe.network import proxy_for
 from opsgate.redact import Redactor, Secret
 from opsgate.verdict.targets import Expectation, RevisionRule, Target
 from tests.live.servers import (
@@ -397,6 +398,31 @@ def test_no_proxy(no_proxy: str, direct: bool) -> None:
     with Server(healthy()) as server, Proxy(("127.0.0.1", server.port)) as proxy:
         assert probe(server.url, {"HTTP_PROXY": proxy.url, "NO_PROXY": no_proxy}).attempt.ok
         assert (proxy.connections == 0) is direct
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "direct"),
+    [
+        (".example.com", "http://app.example.com/", True),
+        ("*.example.com", "http://app.example.com/", True),
+        ("example.com.", "http://app.EXAMPLE.com./", True),
+        ("ample.com", "http://example.com/", False),
+        ("example.com:80", "http://example.com/", True),
+        ("example.com:443", "https://example.com/", True),
+        ("example.com:443", "http://example.com/", False),
+        ("127.0.0.1:80", "http://127.0.0.1/", True),
+        ("[::1]", "http://[::1]:8080/", True),
+        ("[::1]:8080", "http://[::1]:8080/", True),
+        ("[::1]:8080", "http://[::1]/", False),
+        ("fd00::/8", "http://[fd00::1]/", True),
+        ("10.0.0.0/8", "http://ten.example.com/", False),
+        ("localhost\n\texample.com", "http://example.com/", True),
+        (" , . ,", "http://example.com/", False),
+    ],
+)
+def test_no_proxy_forms(no_proxy: str, url: str, direct: bool) -> None:
+    environ = {"all_proxy": "http://proxy.example.com:3128", "no_proxy": no_proxy}
+    assert (proxy_for(url, environ) is None) is direct
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://", "ftp://127.0.0.1", "http://h:99999"])
