@@ -12,7 +12,7 @@ from invoke import Context, task
 from opsgate import door
 from opsgate.errors import ConfigurationError
 from opsgate.flags import COMMON, EVIDENCE, GATE, POLICY, GateTask
-from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS
+from opsgate.settings import EVIDENCE_NEEDS, ROLLBACK_NEEDS, variables
 
 
 @task(
@@ -203,13 +203,13 @@ def evidence(
     history: bool = False,
     verify: bool = False,
     replay: bool = False,
-    format: str = "text",  # noqa: A002 - the flag's name
+    format: str | None = None,  # noqa: A002 - the flag's name
     output: str | None = None,
     since: str | None = None,
     status: str | None = None,
     head: str | None = None,
     prune: bool = False,
-    keep: str = "100",
+    keep: str | None = None,
     env: str | None = None,
     deadline: str | None = None,
     soak: str | None = None,
@@ -226,8 +226,9 @@ def evidence(
     def body() -> int:
         from opsgate.stages import evidence as stage
 
-        settings = door.load_settings(given, needs=EVIDENCE_NEEDS)
-        answer = stage.answer(settings, given, environment=env or os.environ.get("OPSGATE_ENV") or None)
+        # Without the flags of the policy: they are for the recorded runs, not for what is configured today.
+        asked = {"env": env, "evidence_dir": evidence_dir}
+        answer = stage.answer(door.load_settings(asked, needs=EVIDENCE_NEEDS), given)
         door.deliver(answer.text, output)
         return answer.exit_code
 
@@ -252,7 +253,7 @@ def doctor(
             settings = door.load_settings(given)
         except ConfigurationError as error:
             if json:
-                environment = env or os.environ.get("OPSGATE_ENV") or "default"
+                environment = env or variables.value(os.environ, "OPSGATE_ENV") or "default"
                 door.show(diagnosis.misconfigured(error, environment, door.redactor(given)).as_json)
             raise
         found = stage.run(settings, environ=os.environ, stream=sys.stderr)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(("run", "since", "status", "head", "env", *runs.POLICY.__struct_fields__)),
+    **dict.fromkeys(
+        ("run", "since", "status", "head", "format", "keep", "env", *runs.POLICY.__struct_fields__)
+    ),
     **dict.fromkeys(("history", "verify", "replay", "prune", "json"), False),
-    "format": "text",
-    "keep": "100",
 }
 
 
@@ -48,10 +48,10 @@ def store(tmp_path: Path) -> Store:
 
 def ask(store: Store | Path, **given: Any) -> stage.Answer:
     given = DEFAULTS | given
-    flags = {name: given[name] for name in ("env", *runs.POLICY.__struct_fields__)}
     directory = store.directory if isinstance(store, Store) else store
-    settings = load(Flags(evidence_dir=str(directory), **flags), {}, directory.parent, needs=EVIDENCE_NEEDS)
-    return stage.answer(settings, given, environment=given["env"])
+    flags = Flags(evidence_dir=str(directory), env=given["env"])
+    settings = load(flags, {}, directory.parent, needs=EVIDENCE_NEEDS)
+    return stage.answer(settings, given)
 
 
 def told(store: Store | Path, **given: Any) -> Any:
@@ -81,9 +81,20 @@ def test_defaults_are_those_of_the_task() -> None:
         ({"history": True, "format": "junit"}, "--history --format junit: unknown format"),
         ({"history": True, "status": "red"}, "--status red: unknown status"),
         ({"history": True, "since": "yesterday"}, "--since yesterday: neither a date nor an age"),
+        ({"history": True, "since": "2026"}, "--since 2026: neither a date nor an age"),
+        ({"history": True, "since": ""}, "--since : neither a date nor an age"),
         ({"history": True, "since": "9" * 20 + "d"}, "before any date"),
+        ({"history": True, "since": "9" * 5000 + "d"}, "neither a date nor an age"),
         ({"prune": True, "keep": "0"}, "--keep 0: not a number of runs to keep"),
         ({"prune": True, "keep": "all"}, "--keep all: not a number of runs to keep"),
+        ({"keep": "5"}, "--keep means nothing without --prune"),
+        ({"prune": True, "run": "r1"}, "--run means nothing with --prune"),
+        ({"verify": True, "run": "r1"}, "--run means nothing with --verify"),
+        ({"history": True, "run": "r1"}, "--run means nothing with --history"),
+        ({"json": True, "format": "html"}, "--json and --format html do not go together"),
+        ({"replay": True, "soak": "soon"}, '--soak: "soon" is not a duration'),
+        ({"replay": True, "successes": "two"}, '--successes: "two" is not a whole number'),
+        ({"replay": True, "soak": "2m", "deadline": "90s"}, "--soak 2m does not fit into --deadline 90s"),
         ({"run": "r9"}, "there is no record of run r9"),
     ],
 )
@@ -128,6 +139,8 @@ def test_format_json_is_what_the_flag_json_is(store: Store, mode: str) -> None:
         ({"since": runs.at(0)}, ["r1", "r2", "r3", "r4"]),
         ({"since": "2100-01-01"}, []),
         ({"since": "1h"}, []),
+        ({"since": "36h"}, []),
+        ({"since": "1d12h30m"}, []),
         ({"since": "99999d"}, ["r1", "r2", "r3", "r4"]),
     ],
 )
@@ -187,6 +200,43 @@ def test_a_soak_beyond_a_runs_own_deadline_says_nothing_of_it(store: Store) -> N
     assert document["summary"]["changed"] == 0
 
 
+def test_each_run_says_whether_its_own_deadline_is_too_short(store: Store) -> None:
+    longer = msgspec.structs.replace(runs.POLICY, deadline=200.0)
+    runs.add(store, runs.deployed(runs.record("r5"), runs.probed("+++++", policy=longer)))
+    lines = ask(store, replay=True, soak="150s").text.splitlines()
+    assert lines[0].endswith("-> undecided (its deadline of 10 s is too short for a soak of 150 s)")
+    assert lines[4].endswith("-> undecided (no pass before 150.0 s)")
+
+
+def test_a_record_that_cannot_be_read_is_left_out_and_told(store: Store) -> None:
+    (store.directory / "r2" / "evidence.json").write_text("{")
+    document = told(store, replay=True)
+    assert [run["run_id"] for run in document["runs"]] == ["r1", "r3", "r4"]
+    assert (document["unreadable"], document["summary"]["runs"]) == (["r2"], 3)
+    assert ask(store, replay=True).text.splitlines()[-1] == (
+        "  left out: 1 record that cannot be read (r2); evidence --verify says what is off"
+    )
+    assert told(store, replay=True, env="staging")["unreadable"] == []
+    with pytest.raises(EvidenceError, match="is damaged"):
+        ask(store, replay=True, run="r2")
+
+
+def test_a_record_that_was_dropped_on_purpose_is_not_missed(store: Store) -> None:
+    for number in range(5, 9):
+        runs.add_failed(store, f"r{number}", f"v{number}")
+    ask(store, prune=True, keep="1")
+    assert told(store, replay=True)["unreadable"] == []
+
+
+def test_where_no_record_can_be_read_the_question_says_so(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    runs.add_passed(store, "r1")
+    (store.directory / "r1" / "evidence.json").write_text("{")
+    with pytest.raises(EvidenceError, match=r"no record with a verdict can be read: .* \(r1\)") as refused:
+        ask(store, replay=True)
+    assert "--verify" in refused.value.hint
+
+
 def test_what_a_person_rolled_back_had_passed_falsely(store: Store) -> None:
     runs.add_passed(store, "r5", "v5")
     by_hand = runs.rolled_back(runs.record("r6", trigger="rollback"), trigger="manual")
@@ -237,6 +287,17 @@ def test_every_record_of_this_version_can_be_read_later(tmp_path: Path) -> None:
 
 def command(store: Store, *flags: str) -> list[str]:
     return [sys.executable, "-m", "opsgate", "evidence", "--evidence-dir", str(store.directory), *flags]
+
+
+def test_the_environment_of_the_variable_is_the_one_that_settings_read(store: Store, tmp_path: Path) -> None:
+    result = subprocess.run(
+        command(store, "--history", "--json"),
+        env={**os.environ, "OPSGATE_ENV": " staging "},
+        capture_output=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert [run["run_id"] for run in json.loads(result.stdout)["runs"]] == ["r4"]
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

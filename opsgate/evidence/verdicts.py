@@ -30,6 +30,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     earliest_ms: float | None = None
     """Where undecided: before this no pass could have come, had every target stayed healthy; null when
     some target was not healthy at the end."""
+    detail: str | None = None
+    """Where the policy itself leaves it undecided: why, in words."""
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +142,8 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
     """The attempts in the order in which they were answered, up to the first verdict."""
     if policy.soak >= policy.deadline:
         # No gate may run under such a policy: that it could not have passed says nothing of the runtime.
-        return Outcome(status="undecided", status_reason=None, at_ms=None)
+        why = f"its deadline of {policy.deadline:g} s is too short for a soak of {policy.soak:g} s"
+        return Outcome(status="undecided", status_reason=None, at_ms=None, detail=why)
     required = _required(gate.targets)
     runs = [Run() for _ in required]
     control = [Run() for _ in gate.control or []]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.errors import ConfigurationError, EvidenceError, OpsgateError
 from opsgate.evidence import repair, verdicts
 from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
-from opsgate.evidence.ledger import Line
 from opsgate.evidence.prune import prune
 from opsgate.evidence.record import Evidence, new_run_id, timestamp
 from opsgate.evidence.replays import compare
@@ -23,7 +24,9 @@ from opsgate.evidence.views import FORMATS
 from opsgate.evidence.views import history as history_view
 from opsgate.evidence.views import replays as replay_view
 from opsgate.evidence.views.words import count
-from opsgate.settings import Settings, parse_duration
+from opsgate.settings import Settings, rules
+from opsgate.settings.file import SHARED
+from opsgate.settings.mistakes import Mistake
 from opsgate.verdict.targets import Policy
 
 _MODES: Final[dict[str, tuple[str, ...]]] = {
@@ -37,9 +40,13 @@ _BELONG: Final = {
     "since": "history",
     "status": "history",
     "head": "verify",
+    "keep": "prune",
     **dict.fromkeys(Policy.__struct_fields__, "replay"),
 }
 """Flag → the only thing it goes with."""
+_SELECTED: Final = frozenset({"flag --env", "OPSGATE_ENV"})
+"""An environment from elsewhere is nobody's question."""
+_KEEP: Final = "100"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -49,10 +56,10 @@ class Answer(msgspec.Struct, frozen=True):
     exit_code: int = 0
 
 
-def answer(settings: Settings, given: Mapping[str, Any], *, environment: str | None) -> Answer:
-    """What the flags in `given` ask for."""
-    form = "json" if given["json"] else given["format"]
-    mode = _mode(given)
+def answer(settings: Settings, given: Mapping[str, Any]) -> Answer:
+    """What the flags in `given` ask for; those not typed are None or false."""
+    environment = settings.environment if settings.origins["environment"] in _SELECTED else None
+    mode, form = _mode(given), _format(given)
     if mode is not None and form not in _MODES[mode]:
         raise ConfigurationError(f"--{mode} --format {form}: unknown format", _choose(_MODES[mode]))
     as_json = form == "json"
@@ -61,7 +68,8 @@ def answer(settings: Settings, given: Mapping[str, Any], *, environment: str | N
     if mode == "replay":
         return replayed(settings, given, run=given["run"], environment=environment, as_json=as_json)
     if mode == "prune":
-        return pruned(settings, keep=given["keep"], environment=environment, now=time.time(), as_json=as_json)
+        keep = _KEEP if given["keep"] is None else given["keep"]
+        return pruned(settings, keep=keep, environment=environment, now=time.time(), as_json=as_json)
     if mode == "history":
         return history(
             settings,
@@ -83,11 +91,21 @@ def _mode(given: Mapping[str, Any]) -> str | None:
     if len(modes) > 1:
         raise ConfigurationError(f"--{' and --'.join(modes)} do not go together", "give one of them")
     mode = modes[0] if modes else None
+    if given["run"] is not None and mode not in {None, "replay"}:
+        raise ConfigurationError(f"--run means nothing with --{mode}", "leave one of them out")
     for name, belongs_to in _BELONG.items():
-        if given.get(name) is not None and mode != belongs_to:
-            flag = f"--{name.replace('_', '-')}"
-            raise ConfigurationError(f"{flag} means nothing without --{belongs_to}", f"add --{belongs_to}")
+        if given[name] is not None and mode != belongs_to:
+            raise ConfigurationError(
+                f"{_flag(name)} means nothing without --{belongs_to}", f"add --{belongs_to}"
+            )
     return mode
+
+
+def _format(given: Mapping[str, Any]) -> str:
+    form = given["format"]
+    if given["json"] and form not in {None, "json"}:
+        raise ConfigurationError(f"--json and --format {form} do not go together", "give one of them")
+    return "json" if given["json"] else form or "text"
 
 
 def show(settings: Settings, *, run: str | None, environment: str | None, form: str) -> Answer:
@@ -112,24 +130,26 @@ def replayed(
     settings: Settings, given: Mapping[str, Any], *, run: str | None, environment: str | None, as_json: bool
 ) -> Answer:
     """Recorded gates decided again with the policy flags in `given`: of `run`, else of every run."""
+    changes = _changes(given)
     store = _store(settings)
     runs = newest_of_each(store.ledger.read())
     if not runs and run is None:
         raise _nothing(store.directory, environment)
-    records = [_chosen(store, run, None)] if run else _all(store, runs, environment)
-    changes = {name: getattr(settings.policy, name) for name in Policy.__struct_fields__ if given.get(name)}
-    # One record at a time: a long history does not fit into memory.
-    again = [found for record in records if (found := _again(record, changes))]
+    unreadable: list[str] = []
+    if run:
+        again = list(filter(None, [_again(_chosen(store, run, None), changes)]))
+    else:
+        of = [line.run_id for line in runs if environment in {None, line.environment}]
+        again, unreadable = _all_again(store, of, changes)
     if not again:
-        raise ConfigurationError(
-            "no run has a gate with a verdict to decide again", "evidence --history lists the runs"
-        )
+        raise _nothing_to_decide(unreadable)
     compared = compare(again, false_passes(runs))
     if as_json:
         told = [msgspec.to_builtins(item) | {"changed": item.changed} for item in again]
-        return Answer(_json({"policy": changes, "runs": told, "summary": msgspec.to_builtins(compared)}))
+        summary = msgspec.to_builtins(compared)
+        return Answer(_json({"policy": changes, "runs": told, "unreadable": unreadable, "summary": summary}))
     policy = ", ".join(f"{name} {value:g}" for name, value in changes.items()) or "each run's own policy"
-    return Answer(replay_view.render(again, compared, policy))
+    return Answer(replay_view.render(again, compared, policy, unreadable=unreadable))
 
 
 def history(
@@ -188,11 +208,11 @@ def _since(text: str, now: float) -> float:
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         pass
-    days = text.removesuffix("d")
-    try:
-        age = int(days) * DAY if text != days and days.isascii() and days.isdigit() else parse_duration(text)
-    except ValueError:
-        raise ConfigurationError(f"--since {text}: neither a date nor an age", hint) from None
+    # Not a duration of the policy: those end at a day, and a number alone may be meant as a year.
+    match = re.fullmatch(r"(?:(\d{1,20})d)?(?:(\d{1,20})h)?(?:(\d{1,20})m)?", text, re.ASCII)
+    if not text or match is None:
+        raise ConfigurationError(f"--since {text}: neither a date nor an age", hint)
+    age = sum(int(number or 0) * unit for number, unit in zip(match.groups(), (DAY, 3600, 60), strict=True))
     try:
         timestamp(now - age)
     except (ValueError, OverflowError, OSError):
@@ -225,11 +245,40 @@ def _nothing(directory: Path, environment: str | None) -> ConfigurationError:
     )
 
 
-def _all(store: Store, runs: Iterable[Line], environment: str | None) -> Iterator[Evidence]:
-    """The readable records of finished runs, the oldest first."""
-    for line in runs:
-        if environment in {None, line.environment} and store.exists(line.run_id):
-            yield store.load(line.run_id)
+def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy flags that were typed.
+
+    Not those of the settings: each run is decided under its own policy, whatever is configured today.
+    """
+    changes: dict[str, Any] = {}
+    for name in Policy.__struct_fields__:
+        if given[name] is not None:
+            try:
+                changes[name] = rules.of_text(SHARED["gate"][name])(given[name])
+            except Mistake as mistake:
+                raise ConfigurationError(f"{_flag(name)}: {mistake.text}", mistake.hint) from None
+    if changes.get("soak", 0.0) >= changes.get("deadline", math.inf):
+        raise ConfigurationError(
+            f"--soak {given['soak']} does not fit into --deadline {given['deadline']}",
+            "give a longer deadline or a shorter soak",
+        )
+    return changes
+
+
+def _all_again(
+    store: Store, run_ids: Iterable[str], changes: Mapping[str, Any]
+) -> tuple[list[verdicts.Replay], list[str]]:
+    """Finished runs decided again, and those whose record cannot be read; dropped ones are neither."""
+    again: list[verdicts.Replay] = []
+    unreadable: list[str] = []
+    # One record at a time: a long history does not fit into memory.
+    for run_id in run_ids:
+        try:
+            if store.exists(run_id) and (found := _again(store.load(run_id), changes)):
+                again.append(found)
+        except (EvidenceError, ConfigurationError):
+            unreadable.append(run_id)
+    return again, unreadable
 
 
 def _again(record: Evidence, changes: Mapping[str, Any]) -> verdicts.Replay | None:
@@ -237,6 +286,17 @@ def _again(record: Evidence, changes: Mapping[str, Any]) -> verdicts.Replay | No
     if not policy:
         return None
     return verdicts.replay(record, msgspec.structs.replace(policy, **changes))
+
+
+def _nothing_to_decide(unreadable: Sequence[str]) -> OpsgateError:
+    if unreadable:
+        return EvidenceError(
+            f"no record with a verdict can be read: {replay_view.left_out(unreadable)}",
+            "evidence --verify says what is off",
+        )
+    return ConfigurationError(
+        "no run has a gate with a verdict to decide again", "evidence --history lists the runs"
+    )
 
 
 def _report_lines(report: Report) -> Iterator[str]:
@@ -249,6 +309,10 @@ def _report_lines(report: Report) -> Iterator[str]:
     yield from (f"  unfinished: run {run_id} (under way, or killed)" for run_id in report.unfinished)
     if report.head:
         yield f"head {report.head}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _choose(names: Iterable[str]) -> str:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from opsgate.evidence.views.words import plain, span
+from opsgate.evidence.views.words import count, plain, span
 
 if TYPE_CHECKING:
     from opsgate.evidence.replays import Comparison
     from opsgate.evidence.verdicts import Outcome, Replay
 
 
-def render(replays: Sequence[Replay], comparison: Comparison, policy: str) -> str:
-    """A line a run; then what would have changed under `policy`."""
-    return "\n".join([*map(_line, replays), *_summary(comparison, policy)]) + "\n"
+NAMED: Final = 5
+
+
+def render(
+    replays: Sequence[Replay], comparison: Comparison, policy: str, *, unreadable: Sequence[str] = ()
+) -> str:
+    """A line a run; then what would have changed under `policy`, and the runs left out as `unreadable`."""
+    lines = [*map(_line, replays), *_summary(comparison, policy)]
+    if unreadable:
+        lines.append(f"  left out: {left_out(unreadable)}; evidence --verify says what is off")
+    return "\n".join(lines) + "\n"
+
+
+def left_out(run_ids: Sequence[str]) -> str:
+    """How many records cannot be read, and of which runs."""
+    names = [plain(run_id, 64) for run_id in run_ids[:NAMED]]
+    more = f" and {len(run_ids) - NAMED} more" if len(run_ids) > NAMED else ""
+    return f"{count(len(run_ids), 'record')} that cannot be read ({', '.join(names)}{more})"
 
 
 def _line(item: Replay) -> str:
@@ -24,9 +39,10 @@ def _line(item: Replay) -> str:
 
 def _outcome(outcome: Outcome) -> str:
     if outcome.status == "undecided":
-        if outcome.earliest_ms is None:
-            return "undecided"
-        return f"undecided (no pass before {outcome.earliest_ms / 1000:.1f} s)"
+        why = outcome.detail
+        if outcome.earliest_ms is not None:
+            why = f"no pass before {outcome.earliest_ms / 1000:.1f} s"
+        return f"undecided ({why})" if why else "undecided"
     at = "" if outcome.at_ms is None else f" after {outcome.at_ms / 1000:.1f} s"
     return f"{outcome.status}{f' ({outcome.status_reason})' if outcome.status_reason else ''}{at}"
 
