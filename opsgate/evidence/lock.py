@@ -3,7 +3,7 @@
 `.locks/` of the evidence directory holds, for each environment:
 
     NAME.lock                what the holder has locked; the lock ends with its process
-    NAME.taken.lock          what has locked it who took over from a process that does not answer
+    NAME.taken               what has locked it who took over from a process that does not answer
     NAME.holder.json         who holds it, for the message of those who come second
     NAME.RUN.PID.request     a person asks this holder to stop; renamed to .seen when the holder has noticed
 
@@ -12,7 +12,8 @@ The directory's name starts with a dot, so that an upload of the evidence leaves
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 PATIENCE = 15.0
 """Seconds that a holder has to end its hook and to give the environment up."""
 _POLL = 0.05
-_LONGEST_NAME = 100
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +43,9 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     task: str
 
+    def __str__(self) -> str:
+        return f"run {self.run_id} ({self.task}, process {self.pid} on {self.host}, since {self.started_at})"
+
 
 class EnvironmentLock:
     """The lock of one environment in one evidence directory. `OSError`s become `EvidenceError`s."""
@@ -50,10 +53,17 @@ class EnvironmentLock:
     def __init__(self, directory: Path, environment: str) -> None:
         self.environment = environment
         self._directory = directory / ".locks"
-        self._name = _file_name(environment)
         self._locks: list[BaseFileLock] = []
         self._holder: Holder | None = None
         self._taker: Holder | None = None
+
+    def holder(self) -> Holder | None:
+        """Who left a note of holding the environment. A killed one left it too: see `is_held`."""
+        return _read(self._path("holder.json"))
+
+    def is_held(self) -> bool:
+        """Whether another process holds the environment. Changes nothing."""
+        return _is_locked(self._path("lock")) or _is_locked(self._path("taken"))
 
     def acquire(self, holder: Holder) -> None:
         """Take the environment, or raise `EnvironmentHeld` at once, naming who has it."""
@@ -78,7 +88,7 @@ class EnvironmentLock:
                 self._ask(holder, asked)
                 time.sleep(_POLL)
             if not free:
-                self._try("taken.lock")
+                self._try("taken")
             taken = self._taken_from(asked, reached=free)
             self._enter(holder)
             return taken
@@ -96,7 +106,7 @@ class EnvironmentLock:
     def release(self) -> None:
         """Give the environment up. Never raises."""
         with suppress(OSError):
-            if self._holder is not None and _read(self._path("holder.json")) == self._holder:
+            if self._holder is not None and self.holder() == self._holder:
                 self._path("holder.json").unlink()
         self._holder = None
         self._unlock()
@@ -114,7 +124,7 @@ class EnvironmentLock:
 
     def _ask(self, taker: Holder, asked: dict[str, Holder]) -> None:
         """Leave a request for the holder, whoever that is by now."""
-        holder = _read(self._path("holder.json"))
+        holder = self.holder()
         if holder is None or self._request(holder).name in asked:
             return
         replace_durably(self._request(holder), msgspec.json.encode(taker))
@@ -137,22 +147,15 @@ class EnvironmentLock:
         return TakenOver(run_id=taken.run_id, pid=taken.pid, host=taken.host, reached=reached)
 
     def _held(self) -> EnvironmentHeld:
-        holder = _read(self._path("holder.json"))
-        who = "another run"
-        if holder is not None:
-            who = (
-                f"run {holder.run_id} ({holder.task}, process {holder.pid} on {holder.host}, "
-                f"since {holder.started_at})"
-            )
         return EnvironmentHeld(
-            f"environment {self.environment} is held by {who}",
+            f"environment {self.environment} is held by {self.holder() or 'another run'}",
             "Wait until it ends. In an incident `opsgate rollback --force` takes the environment over.",
         )
 
     def _try_free(self) -> bool:
         """Lock the environment, unless somebody has it who could not lock it either."""
         if self._try("lock"):
-            if self._try("taken.lock"):
+            if self._try("taken"):
                 # Only whoever takes over from this run may need it.
                 self._locks.pop().release()
                 return True
@@ -175,7 +178,7 @@ class EnvironmentLock:
             self._locks.pop().release()
 
     def _path(self, suffix: str) -> Path:
-        return self._directory / f"{self._name}.{suffix}"
+        return self._directory / f"{self.environment}.{suffix}"
 
     def _request(self, holder: Holder) -> Path:
         return self._path(f"{holder.run_id}.{holder.pid}.request")
@@ -188,10 +191,16 @@ def _read(path: Path) -> Holder | None:
         return None
 
 
-def _file_name(environment: str) -> str:
-    from urllib.parse import quote
-
-    name = quote(environment, safe="")
-    if len(name) > _LONGEST_NAME:
-        return hashlib.sha256(environment.encode()).hexdigest()
-    return name.replace(".", "%2E") if name.startswith(".") else name
+def _is_locked(path: Path) -> bool:
+    """Whether another process has locked the file. A shared lock for an instant tells it without a trace."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

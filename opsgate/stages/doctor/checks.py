@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
@@ -12,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import verify
 from opsgate.evidence.files import HINT
-from opsgate.evidence.lock import Holder
+from opsgate.evidence.lock import EnvironmentLock
 from opsgate.evidence.record import timestamp
 from opsgate.evidence.store import Store
 from opsgate.evidence.views.headline import headline
@@ -71,22 +68,18 @@ def evidence_directory(settings: Settings) -> Check:
 
 def lock(settings: Settings) -> Check:
     """Who has the environment now. Only a holder that left a note is looked for."""
-    locks = settings.evidence_dir / ".locks"
-    try:
-        note = locks / f"{settings.environment}.holder.json"
-        holder = msgspec.json.decode(note.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    environment = EnvironmentLock(settings.evidence_dir, settings.environment)
+    holder = environment.holder()
+    if holder is None:
         return Check(name="lock", status="ok", detail="no run is under way")
-    who = f"run {holder.run_id} ({holder.task}, process {holder.pid} on {holder.host}, "
-    who += f"since {holder.started_at})"
-    if any(_is_locked(locks / f"{settings.environment}.{suffix}") for suffix in ("lock", "taken.lock")):
+    if environment.is_held():
         return Check(
             name="lock",
             status="problem",
-            detail=f"held by {who}",
+            detail=f"held by {holder}",
             hint="wait until it ends; in an incident `opsgate rollback --force` takes the environment over",
         )
-    return Check(name="lock", status="ok", detail=f"free; {who} was killed, and its lock ended with it")
+    return Check(name="lock", status="ok", detail=f"free; {holder} was killed, and its lock ended with it")
 
 
 def ledger(store: Store, *, now: float) -> Iterator[Check]:
@@ -220,18 +213,3 @@ def _unwritable(directory: Path) -> tuple[str, Path]:
     if book.exists() and not (book.is_file() and os.access(book, os.R_OK | os.W_OK)):
         return f"{book} cannot be read and written", place
     return "", place
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether another process has locked the file. A shared lock for an instant tells it without a trace."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
