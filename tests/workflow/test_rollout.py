@@ -154,6 +154,14 @@ def test_wrong_configuration_still_uploads(checkout: Checkout) -> None:
     assert run.calls[-1] == "upload rollout-evidence-none"
 
 
+def test_evidence_that_the_file_puts_elsewhere_is_uploaded_too(checkout: Checkout) -> None:
+    checkout.configure('evidence_dir = "elsewhere"\n[environments.test]\n')
+    run = checkout.run("304", inputs=["allow_skipped_gate=true"])
+    assert (run.code, run.record.status_reason) == (0, "no_urls_configured"), run
+    assert run.calls[-2:] == ["save rollout/test/304-1", "upload rollout-evidence-test"]
+    assert verified(run)
+
+
 AFTER = """
   after:
     needs: rollout
