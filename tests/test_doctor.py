@@ -485,6 +485,8 @@ def test_a_configuration_that_cannot_be_used_is_one_document_too(site: Site) -> 
     assert "environments.prod.rollbck" in result.document["checks"][0]["detail"]
     assert "environments.prod.rollbck" in result.err
     assert site.run("doctor", code=2).out == ""
+    padded = site.run("doctor", "--json", code=2, OPSGATE_ENV=" prod ")
+    assert padded.document["environment"] == "prod"
 
 
 def test_no_secret_is_shown(site: Site, runtime: Runtime) -> None:

@@ -74,6 +74,16 @@ def test_a_line_has_the_fields_of_the_contract_and_the_hash_of_its_own_json(tmp_
         previous = stated
 
 
+def test_two_lines_under_one_lock_follow_each_other(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, "r1")
+    with ledger.locked() as tail:
+        second, third = tail.append(draft("r2")), tail.append(draft("r3"))
+        assert third.prev == second.hash
+        assert [line.run_id for line in ledger.read()] == ["r1", "r2", "r3"]
+        tail.cut()
+    assert [line.run_id for line in ledger.read()] == ["r1", "r2"]
+
+
 def test_an_empty_or_missing_ledger_has_no_lines_and_no_head(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     assert (ledger.read(), ledger.head(), list(ledger.newest_first())) == ([], None, [])

@@ -151,6 +151,7 @@ class Tail:
 
     def append(self, draft: Draft) -> Line:
         """Write and fsync a line; if that fails it is cut off again. Raises `OSError`."""
+        self._end = _end_of_last_line(self._descriptor)
         if os.fstat(self._descriptor).st_size != self._end:
             self.cut()
         line = chained(draft, next(_backwards(self._descriptor), None))
@@ -166,7 +167,7 @@ class Tail:
         return line
 
     def cut(self) -> None:
-        """Back to where the ledger ended when it was locked."""
+        """Back to where the ledger ended before the newest `append`."""
         os.ftruncate(self._descriptor, self._end)
         os.fsync(self._descriptor)
 

@@ -6,7 +6,7 @@ A run finishes in an order that a crash cannot turn into a lie:
 2. the ledger's line is appended, with the final record's hash: from here on the run is finished;
 3. the final record takes the old one's place, and `latest.*` follow.
 
-A crash after 2 is completed by the next command (`Store.complete`).
+A crash after 2 is completed by the next command (`repair.complete`).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Store:
         with explained("writing the record", path):
             replace_durably(path, data)
             with self.ledger.locked():
-                # `complete` makes them again where they were lost.
+                # `repair.complete` makes them again where they were lost.
                 for name, content in latest_files(data, shown).items():
                     replace(self.directory / name, content)
 
@@ -166,7 +166,7 @@ class Store:
                 tail.cut()
                 _remove(waiting, *latest)
                 raise
-            # The run is finished; `complete` makes up for what fails from here on.
+            # The run is finished; `repair.complete` makes up for what fails from here on.
             with suppress(OSError):
                 for path in latest:
                     path.replace(self.directory / path.name[1:].removesuffix(".tmp"))

@@ -38,5 +38,5 @@ FORMATS: Final[Mapping[str, Callable[[Evidence], str]]] = MappingProxyType(
 )
 """Name of a format → the function that renders it, its module imported on the first call.
 
-`intoto` raises `OpsgateError` for a record that attests nothing.
+`intoto` raises `ConfigurationError` for a record that attests nothing.
 """
