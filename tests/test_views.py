@@ -498,3 +498,13 @@ def test_colours_have_contrast_in_light_dark_and_print(text: str, ground: str, l
 
 def test_unknown_formats_are_not_there() -> None:
     assert list(FORMATS) == ["text", "json", "md", "html", "junit", "env", "intoto"]
+
+
+@pytest.mark.parametrize("view", ["text", "md", "html"])
+def test_a_hook_that_left_something_unusable_is_shown_as_failed(view: str) -> None:
+    record = decode((records.DIRECTORY / "failed-deploy-recovered.json").read_bytes())
+    (command,) = record.stages.deploy.commands or []
+    command.exit_code, command.explanation = 0, "the hook left an unusable revision"
+    assert command.explanation in FORMATS[view](record)
+    command.explanation = ""
+    assert "deploy hook" not in FORMATS[view](record)

@@ -75,6 +75,11 @@ class Command(msgspec.Struct, kw_only=True):
     survivors: list[int] = []
     """Process ids that left the command's process group and were still alive."""
 
+    @property
+    def succeeded(self) -> bool:
+        """It did what it was run for: exit 0, in time, and what it left can be used."""
+        return self.exit_code == 0 and not self.timed_out and not self.explanation
+
 
 class TargetResult(msgspec.Struct, kw_only=True):
     """What one target answered."""

@@ -49,7 +49,7 @@ def run(session: Session) -> bool:
         try:
             take_revision(session, outputs)
             _take_images(session, stage, outputs)
-            failure = f"the deploy hook failed: {done.explanation}" if done.explanation else ""
+            failure = "" if done.succeeded else f"the deploy hook failed: {done.explanation}"
             if failure and settings.hooks.deploy_compose:
                 failure = compose.failure(done, "docker compose up").one_line
         except InvalidReference as error:

@@ -19,7 +19,7 @@ def run(session: Session, *, baseline: bool) -> None:
         stage.targets = []
         stage.rollback_check = check_rollback(session)
         session.halt.check()
-        if stage.rollback_check and stage.rollback_check.explanation:
+        if stage.rollback_check and not stage.rollback_check.succeeded:
             stage.status = "failed"
             raise NotReady(
                 f"the rollback check failed: {stage.rollback_check.explanation}"

@@ -80,7 +80,7 @@ def _by_hook(session: Session, stage: Publish, command: str) -> None:
     done, outputs = session.run_hook("publish", command, limit=session.settings.timeouts.publish)
     stage.commands = [done]
     session.halt.check()
-    if done.explanation:
+    if not done.succeeded:
         raise HookFailed(f"the publish hook failed: {done.explanation}")
     take_revision(session, outputs)
     if session.settings.production:

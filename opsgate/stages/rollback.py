@@ -186,7 +186,7 @@ def _roll_back(session: Session, stage: Rollback, *, leaving: Rollout | None, ve
             stage.commands = list(_chain(session, stage.last_good or None))
             is_cut_off = session.halt.pending()
         last = stage.commands[-1]
-        stage.exit_code, stage.succeeded = last.exit_code, not last.explanation
+        stage.exit_code, stage.succeeded = last.exit_code, last.succeeded
         if not stage.succeeded:
             stage.status = "interrupted" if is_cut_off else "failed"
             return
@@ -213,7 +213,7 @@ def _chain(session: Session, last_good: Rollout | None) -> Sequence[Command]:
         done.append(result)
         session.record.stages.rollback.commands = done
         session.save()
-        if not result.explanation or session.halt.pending():
+        if result.succeeded or session.halt.pending():
             break
     return done
 

@@ -211,7 +211,7 @@ class Session:
                 self.lose(EvidenceError(f"the log of {name} is incomplete: {finished.log_error}", HINT))
             done = _command(command, finished)
             outputs = hooks.Outputs()
-            if finished.succeeded and name in {"publish", "deploy"}:
+            if done.succeeded and name in {"publish", "deploy"}:
                 try:
                     outputs = hooks.read_outputs(output)
                 except hooks.HookOutputError as error:

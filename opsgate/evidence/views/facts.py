@@ -183,8 +183,3 @@ def hook_commands(record: Evidence) -> list[tuple[str, Command]]:
     ):
         pairs += [(name, command) for command in commands or []]
     return pairs
-
-
-def command_ok(command: Command) -> bool:
-    """The command did what it was asked to."""
-    return command.exit_code == 0 and not command.timed_out

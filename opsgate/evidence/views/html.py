@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from opsgate.evidence.views.facts import (
-    command_ok,
     down_since,
     failures,
     hook_commands,
@@ -115,7 +114,7 @@ def _first(record: Evidence) -> tuple[str, str, str, str]:
         when = f"at {clock(one.since)}" if one.since else ""
         return "First failed request", f"{plain(one.name, 120)}: {failure(one.first)}", when, "bad"
     for name, command in hook_commands(record):
-        if name != "rollback" and not command_ok(command):
+        if name != "rollback" and not command.succeeded:
             why = plain(command.explanation or f"exit {command.exit_code}", 120)
             return "First failure", f"{name} hook: {why}", plain(command.command, 120), "bad"
     return "First failed request", "none", "", "good" if record.status == "passed" else "plain"
@@ -244,7 +243,7 @@ def _target(gate: Gate, target: TargetResult) -> dict[str, Any]:
 
 
 def _hook(name: str, command: Command) -> dict[str, Any]:
-    failed = not command_ok(command)
+    failed = not command.succeeded
     result = plain(command.explanation) or f"exit {command.exit_code}"
     return {
         "name": name,

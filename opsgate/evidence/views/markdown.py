@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from opsgate.evidence.views.facts import command_ok, down_since, failures, hook_commands, unproven, up_again
+from opsgate.evidence.views.facts import down_since, failures, hook_commands, unproven, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
 from opsgate.evidence.views.text import (
     gate_words,
@@ -128,7 +128,7 @@ def _images(record: Evidence) -> list[str]:
 def _output(record: Evidence) -> Iterator[str]:
     """The output of the commands that failed; the others are in the record."""
     for name, command in hook_commands(record)[-SHOWN:]:
-        if not command_ok(command) and command.output_tail.strip():
+        if not command.succeeded and command.output_tail.strip():
             why = command.explanation or f"exit {command.exit_code}"
             yield f"<details><summary>Output of the {name} hook: {_html(plain(why))}</summary>"
             yield _fenced(plain_lines(command.output_tail, OUTPUT).strip("\n"))

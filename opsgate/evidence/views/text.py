@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET
 
 from opsgate.evidence.views.facts import (
-    command_ok,
     down_since,
     failures,
     hook_commands,
@@ -130,16 +129,12 @@ def step_lines(record: Evidence) -> list[str]:
 def why_lines(record: Evidence) -> list[str]:
     """A line for each thing that went wrong, in the order in which they came."""
     stages, hooks = record.stages, hook_commands(record)
-    lines = [
-        _hook(name, command) for name, command in hooks if name != "rollback" and not command_ok(command)
-    ]
+    lines = [_hook(name, command) for name, command in hooks if name != "rollback" and not command.succeeded]
     lines += [_why(one) for one in failures(record)]
     if late := unproven(record):
         lines.append(unproven_words(late, plain))
     lines += [_container(one) for one in stages.deploy.containers or []]
-    lines += [
-        _hook(name, command) for name, command in hooks if name == "rollback" and not command_ok(command)
-    ]
+    lines += [_hook(name, command) for name, command in hooks if name == "rollback" and not command.succeeded]
     if stages.rollback.recovery and stages.rollback.recovered is False:
         lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
     lines += [

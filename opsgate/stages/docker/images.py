@@ -203,7 +203,7 @@ def _run(session: Session, stage: Publish, command: str, what: str) -> None:
     stage.commands = [*(stage.commands or []), done]
     session.save()
     session.halt.check()
-    if done.explanation:
+    if not done.succeeded:
         raise compose.failure(done, what)
     session.reporter.note(f"{what}: done in {done.duration_ms / 1000:.1f} s")
 

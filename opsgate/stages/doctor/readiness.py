@@ -110,7 +110,7 @@ def rollback_check(session: Session) -> Check:
         hint = "set rollback_check to a harmless command, for example ssh HOST true"
         needed = session.settings.hooks.rolls_back
         return Check(name=name, status="skipped", detail="none is configured", hint=hint if needed else "")
-    if not done.explanation:
+    if done.succeeded:
         return Check(name=name, status="ok", detail=f"it works now ({span(done.duration_ms / 1000)})")
     words = compose.said(done.output_tail)
     return Check(

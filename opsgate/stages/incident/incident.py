@@ -50,5 +50,5 @@ def _hook(session: Session, hurry: float | None) -> None:
     done, _ = session.run_hook(
         "incident", command, limit=limit, last_good=last_good, grace=grace, cut=session.halt.once_more()
     )
-    if done.explanation:
+    if not done.succeeded:
         session.reporter.warn(f"the incident hook failed: {done.explanation}")
