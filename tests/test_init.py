@@ -259,6 +259,7 @@ def test_ports_in_every_usual_form() -> None:
         ("\n    - published: ${PORT:-8080}\n      target: 80\n    - 8081:81 # both", ["8080", "8081"]),
         ("\n    - name: dns\n      target: 53\n      published: 5353\n      protocol: udp", []),
         ("['8080:80/sctp', '8081:80/tcp']", ["8081"]),
+        ("['999.1.1.1:8080:80', ':::8081:81']", ["8080", "8081"]),
         ("['0:80', '99999:80', '8080:70000']", []),
         ("['8080:80']\n    profiles: [debug]", []),
     ],

@@ -6,6 +6,7 @@ written in another way is not found, and a person adds it: nothing here decides 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,9 +238,13 @@ def _defaults(text: str) -> str:
 def _address(bound: str) -> str:
     """The address in a URL that reaches what is bound there."""
     bare = bound.strip("[]")
-    if bare in _EVERYWHERE or not re.fullmatch(r"[\d.]+|[\da-fA-F:]+", bare, re.ASCII):
+    if bare in _EVERYWHERE:
         return _HERE
-    return f"[{bare}]" if ":" in bare else bare
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return _HERE
+    return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
 
 
 def _unquoted(text: str) -> str:
