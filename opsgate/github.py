@@ -162,7 +162,7 @@ def _annotations(record: Evidence) -> Iterator[str]:
         return
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for target in shown:
-        yield _command("error", title, _why(target))
+        yield _command("error", title, _why(record, target))
     if len(failed) > len(shown):
         more = f"and {count(len(failed) - len(shown), 'more target')}: see the job summary"
         yield _command("error", title, more)
@@ -178,13 +178,15 @@ def _failed(record: Evidence) -> list[TargetResult]:
     return [target for target in gate.targets or [] if target.required and not target.healthy]
 
 
-def _why(target: TargetResult) -> str:
-    from opsgate.evidence.views.words import failure, plain
+def _why(record: Evidence, target: TargetResult) -> str:
+    from opsgate.evidence.views.facts import down_before
+    from opsgate.evidence.views.words import ALREADY_DOWN, failure, plain
 
     last = next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
     name = target.name if target.url in {None, target.name} else f"{target.name} ({target.url})"
     why = failure(last) if last else "not healthy for long enough" if target.attempts else "no answer yet"
-    return plain(f"{name}: {why}", 600)
+    already = f"; {ALREADY_DOWN}" if down_before(record, target) else ""
+    return plain(f"{name}: {why}", 600) + already
 
 
 def _command(name: str, title: str, text: str) -> str:

@@ -198,6 +198,13 @@ def test_passed_says_nothing_in_the_log(runner: Runner) -> None:
     assert runner.stream.getvalue() == ""
 
 
+def test_an_annotation_says_what_was_down_before(runner: Runner) -> None:
+    runner.finish(kept("failed-down-before-recovered"))
+    errors = [text for _, text in runner.commands("error")]
+    assert errors
+    assert all(text.endswith("; it was already down before the rollout") for text in errors)
+
+
 def test_what_others_wrote_cannot_become_a_command(runner: Runner) -> None:
     evidence = failed("---", environment="eu:west,1")
     (target,) = evidence.stages.gate.targets or []

@@ -396,6 +396,13 @@ def test_junit_has_a_case_for_each_target() -> None:
     assert failed.attrib == {"message": "refused: connection refused by 192.0.2.10", "type": "refused"}
 
 
+def test_junit_says_what_was_down_before() -> None:
+    root = ET.fromstring(rendered("failed-down-before-recovered", "junit"))
+    messages = [failed.attrib["message"] for failed in root.iter("failure")]
+    assert messages
+    assert all(message.endswith("; it was already down before the rollout") for message in messages)
+
+
 # --- in-toto --------------------------------------------------------------------------------------
 
 

@@ -64,8 +64,6 @@ def _failure(record: Evidence, gate: Gate, target: TargetResult) -> Failure:
     good = next((attempt.at_ms for attempt in target.attempts if attempt.ok), None)
     lost = [attempt for attempt in bad if good is not None and attempt.at_ms > good]
     first = (lost or bad)[0]
-    baseline = record.stages.preflight.targets or []
-    before = next((one for one in baseline if (one.name, one.url) == (target.name, target.url)), None)
     return Failure(
         name=target.name,
         url=target.url,
@@ -76,8 +74,15 @@ def _failure(record: Evidence, gate: Gate, target: TargetResult) -> Failure:
         attempts=len(target.attempts),
         lost=bool(lost),
         intermittent=good is not None and any(one.ok and one.at_ms > first.at_ms for one in target.attempts),
-        down_before=None if before is None or not before.attempts else not before.healthy,
+        down_before=down_before(record, target),
     )
+
+
+def down_before(record: Evidence, target: TargetResult) -> bool | None:
+    """Whether preflight found the target down already; None when it did not look."""
+    baseline = record.stages.preflight.targets or []
+    before = next((one for one in baseline if (one.name, one.url) == (target.name, target.url)), None)
+    return None if before is None or not before.attempts else not before.healthy
 
 
 def unproven(record: Evidence) -> list[str]:

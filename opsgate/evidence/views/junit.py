@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 from junitparser import Error, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser import Failure as FailureResult
 
+from opsgate.evidence.views.facts import down_before
 from opsgate.evidence.views.headline import headline
 from opsgate.evidence.views.text import why_lines
-from opsgate.evidence.views.words import failure, plain
+from opsgate.evidence.views.words import ALREADY_DOWN, failure, plain
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Gate, TargetResult
@@ -51,7 +52,8 @@ def _case(record: Evidence, suite: str, target: TargetResult) -> TestCase:
     last = next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
     words = failure(last) if last else "not healthy for long enough" if target.attempts else "not probed"
     if not target.healthy and target.required:
-        result = FailureResult(words, (last.kind or "") if last else "")
+        already = f"; {ALREADY_DOWN}" if down_before(record, target) else ""
+        result = FailureResult(words + already, (last.kind or "") if last else "")
         result.text = "\n".join(
             f"{attempt.at_ms / 1000:9.3f} s {'healthy' if attempt.ok else failure(attempt)}"
             for attempt in target.attempts[-SHOWN:]

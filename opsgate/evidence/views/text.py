@@ -16,7 +16,7 @@ from opsgate.evidence.views.facts import (
     up_again,
 )
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.words import clock, count, failure, moment, plain, span
+from opsgate.evidence.views.words import ALREADY_DOWN, clock, count, failure, moment, plain, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -175,7 +175,7 @@ def _why(one: Failure) -> str:
     url = f" ({plain(one.url, 120)})" if one.url and plain(one.url, 120) != name else ""
     since = f", first at {clock(one.since)}" if one.since else ""
     first = "" if failure(one.first) == failure(one.last) else f" (at first: {failure(one.first)})"
-    before = {True: "; it was already down before the rollout", False: "; it was healthy before the rollout"}
+    before = {True: f"; {ALREADY_DOWN}", False: "; it was healthy before the rollout"}
     how = "on and off, " if one.intermittent else ""
     failed = f"{how}{one.failed} of {count(one.attempts, 'attempt')} failed"
     already = "" if one.down_before is None else before[one.down_before]
