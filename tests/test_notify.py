@@ -329,6 +329,14 @@ def test_a_job_ends_with_an_interrupt() -> None:
         assert time.monotonic() - began < 3
 
 
+def test_what_went_wrong_and_what_to_do_is_one_line() -> None:
+    def work(_: Post) -> None:
+        raise Undelivered("answered 403", "does the job have `issues: write`?")
+
+    problem = Job("GitHub issue", 5, {}, work).finish(lambda: False)
+    assert problem == "GitHub issue: answered 403; does the job have `issues: write`?"
+
+
 def test_a_defect_in_a_job_is_a_warning() -> None:
     def work(_: Post) -> None:
         raise RuntimeError("secret words")
@@ -523,7 +531,7 @@ def test_an_environment_may_have_its_own(tmp_path: Path) -> None:
     assert found.notify.webhook_secret.reveal() == KEY
     assert found.notify.github_issues is True
     assert found.redactor.scrub(f"key {KEY}, https://own.example/hook") == "key ***, ***"
-    rows = {key: value for key, value, _ in describe(found)}
+    rows = {row.key: row.value for row in describe(found)}
     assert rows["notify.webhook_url"] == "own.example (signed)"
 
 

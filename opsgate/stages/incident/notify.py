@@ -45,7 +45,7 @@ class Job:
         try:
             work(delivery.Post(self._deadline, self._stop, self._environ))
         except OpsgateError as error:
-            self._problem = f"{self._name}: {error}"
+            self._problem = f"{self._name}: {error.one_line}"
         except Exception as error:  # noqa: BLE001 - telling others can never be what fails a run
             self._problem = f"{self._name}: {type(error).__name__}"
 
