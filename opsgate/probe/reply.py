@@ -125,6 +125,8 @@ class StrictResponse(http.client.HTTPResponse):
         self._bodiless = self._bodiless or self.status in (_SWITCHING, 204, 304)
         self.length = None
         self.chunked = False
+        if len(lengths) > 1 and not codings:
+            raise _malformed(f'unusable Content-Length "{", ".join(sorted(lengths))}"')
         if self._bodiless:
             self.length = 0
         elif codings:
@@ -133,7 +135,7 @@ class StrictResponse(http.client.HTTPResponse):
             self.chunked, self.chunk_left = True, None
         elif lengths:
             length = lengths.pop()
-            if lengths or not (length.isascii() and length.isdigit()):
+            if not (length.isascii() and length.isdigit()):
                 raise _malformed(f'unusable Content-Length "{length}"')
             if len(length) > 15 or int(length) > BODY_LIMIT:  # noqa: PLR2004 - digits that int() may refuse
                 self.length = BODY_LIMIT + 1

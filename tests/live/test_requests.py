@@ -85,6 +85,12 @@ def test_head_that_is_answered_with_a_body(attempt: Attempting) -> None:
         assert attempt(server.url, method="HEAD").ok
 
 
+def test_head_with_two_lengths(attempt: Attempting) -> None:
+    with Server(response(b"", length=7, headers=[("Content-Length", "5")])) as server:
+        made = attempt(server.url, method="HEAD")
+    assert (made.kind, made.detail) == ("protocol", 'unusable Content-Length "5, 7"')
+
+
 def test_head_stays_head_across_a_redirect(attempt: Attempting) -> None:
     with Server(by_path(index=redirect("/ok", 303), ok=healthy())) as server:
         assert attempt(server.url, method="HEAD").ok
