@@ -228,7 +228,7 @@ def test_secrets_are_gathered_and_never_shown(tmp_path: Path) -> None:
     assert found.token.reveal() == "the-token"
     planted = ["pw-in-url", "key-in-query", "header-value", "other-value", "the-token", "variable-value"]
     assert found.redactor.scrub(" ".join(planted)) == " ".join(["***"] * len(planted))
-    shown = f"{found!r} {found} {found.secrets} {found.origins} {settings.describe(found)}"
+    shown = f"{found!r} {found} {found.origins} {settings.describe(found)}"
     assert not [secret for secret in planted if secret in shown]
 
 
@@ -381,7 +381,7 @@ def test_the_rows_for_people(tmp_path: Path) -> None:
     deploy = "compose"
     rollback = ["one", "two"]
     """
-    rows = settings.describe(load(tmp_path, text, soak="500ms"))
+    rows = [(row.key, row.value, row.origin) for row in settings.describe(load(tmp_path, text, soak="500ms"))]
     own = "opsgate.toml [environments.default]"
     assert ("environment", "default (production)", "default") in rows
     assert ("gate.soak", "500ms", "flag --soak") in rows
@@ -395,6 +395,6 @@ def test_the_rows_for_people(tmp_path: Path) -> None:
 
 
 def test_the_rows_say_that_nothing_is_configured(tmp_path: Path) -> None:
-    rows = {key: value for key, value, _ in settings.describe(load(tmp_path))}
+    rows = {row.key: row.value for row in settings.describe(load(tmp_path))}
     assert rows["urls"] == "none: nothing will be validated"
     assert (rows["rollback"], rows["deploy"], rows["token"]) == ("none", "none", "none")

@@ -4,7 +4,7 @@
 environment of the file, the file's top level, default.
 """
 
-from opsgate.settings.describe import describe
+from opsgate.settings.describe import Row, describe
 from opsgate.settings.durations import format_duration, parse_duration
 from opsgate.settings.resolve import EVIDENCE_NEEDS, ROLLBACK_NEEDS, load
 from opsgate.settings.values import Flags, Hooks, Notify, Publish, Settings, Timeouts
@@ -16,6 +16,7 @@ __all__ = [
     "Hooks",
     "Notify",
     "Publish",
+    "Row",
     "Settings",
     "Timeouts",
     "describe",

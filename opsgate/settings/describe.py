@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import msgspec
+
 from opsgate.settings.durations import format_duration
 from opsgate.settings.values import Notify, Settings, Timeouts
 from opsgate.settings.variables import GATE
 
 
-def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """Rows of key, value and origin, secrets masked; one row for each target and command."""
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting as resolved, and where it comes from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+def describe(settings: Settings) -> tuple[Row, ...]:
+    """The settings, secrets masked; one row for each target and command."""
     scrub = settings.redactor.scrub
     origins = settings.origins
-    return [(key, scrub(value), origins.get(key, "default")) for key, value in _rows(settings)]
+    return tuple(
+        Row(key=key, value=scrub(value), origin=origins.get(key, "default")) for key, value in _rows(settings)
+    )
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, str]]:

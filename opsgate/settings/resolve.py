@@ -59,7 +59,6 @@ def load(
         redact_patterns=patterns,
         origins=sources.origins,
         warnings=tuple(dict.fromkeys(sources.warnings)),
-        secrets=secrets,
         redactor=redactor,
         **values,
     )

@@ -74,10 +74,10 @@ class Sources:
         self,
         key: str,
         default: Any,
-        rule: Callable[[Any], Any] = rules.string,
+        rule: Callable[[Any], Any],
         *,
+        variable: str,
         flag: str | None = None,
-        variable: str = "",
     ) -> Any:
         """The value of `key` from the first source that has one, its origin noted.
 

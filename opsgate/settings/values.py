@@ -112,10 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where each value came from, by dotted key: `flag --soak`, `OPSGATE_SOAK`,
     `opsgate.toml [environments.production.gate]` or `default`."""
     warnings: tuple[str, ...]
-    secrets: tuple[Secret, ...]
-    """What the configuration itself must not show: userinfo, request headers, the token."""
     redactor: Redactor
-    """Hides these, the secrets of the environment, and the file's patterns."""
+    """Hides the secrets of the configuration and of the environment, and what the file's patterns match."""
 
     def __repr__(self) -> str:
         return f"<Settings: {self.environment}, {self.config_file or 'no file'}>"

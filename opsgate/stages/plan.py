@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opsgate.evidence.views.headline import NOT_VALIDATED
 from opsgate.settings import Settings, describe
 from opsgate.stages import publish
 from opsgate.stages.docker import compose
@@ -56,7 +57,7 @@ def _step(stage: str, command: str | None, what: str) -> dict[str, str | None]:
 
 def _gate(settings: Settings) -> str:
     required = [target.name for target in settings.targets if target.required]
-    return f"probe {', '.join(required)}" if required else "skipped: NOT VALIDATED, no URL is configured"
+    return f"probe {', '.join(required)}" if required else f"skipped: {NOT_VALIDATED}, no URL is configured"
 
 
 def _images(settings: Settings) -> list[str]:
@@ -74,19 +75,19 @@ def _plan(
     settings: Settings, order: list[dict[str, str | None]], *, as_json: bool, images: Sequence[str] = ()
 ) -> str:
     scrub = settings.redactor.scrub_value
-    rows: list[tuple[str, str, str]] = [(row[0], row[1], row[2]) for row in describe(settings)]
+    rows = describe(settings)
     if as_json:
         document: dict[str, Any] = {
             "environment": settings.environment,
-            "configuration": [dict(zip(("key", "value", "origin"), row, strict=True)) for row in rows],
+            "configuration": msgspec.to_builtins(rows),
             "images": list(images),
             "order": order,
             "warnings": list(settings.warnings),
         }
         return msgspec.json.format(msgspec.json.encode(scrub(document)), indent=2).decode() + "\n"
     lines = [f"Plan for {settings.environment} (nothing is run)", "", "Configuration"]
-    width = max(len(key) for key, _, _ in rows)
-    lines += [f"  {key:<{width}}  {value}  ({origin})" for key, value, origin in rows]
+    width = max(len(row.key) for row in rows)
+    lines += [f"  {row.key:<{width}}  {row.value}  ({row.origin})" for row in rows]
     if settings.warnings:
         lines += ["", "Warnings", *(f"  {warning}" for warning in settings.warnings)]
     if images:

@@ -13,7 +13,7 @@ from opsgate.errors import ConfigurationError, OpsgateError
 from opsgate.evidence.record import Time, timestamp
 from opsgate.evidence.views.words import count, plain
 from opsgate.redact import Redactor
-from opsgate.settings import Settings, describe
+from opsgate.settings import Row, Settings, describe
 
 SCHEMA: Final = "opsgate/doctor/v1"
 NOT_READY: Final = 2
@@ -32,14 +32,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     hint: str = ""
     """What to do about it; empty where there is nothing to do."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A setting as resolved, and where it comes from."""
-
-    key: str
-    value: str
-    origin: str
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +79,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
 def conclude(settings: Settings, checks: Iterable[Check], *, now: float) -> Diagnosis:
     """The diagnosis that these checks make; `now` in seconds since the epoch."""
-    rows = tuple(Row(key=row[0], value=row[1], origin=row[2]) for row in describe(settings))
-    return _concluded(settings.environment, rows, checks, settings.redactor, now)
+    return _concluded(settings.environment, describe(settings), checks, settings.redactor, now)
 
 
 def misconfigured(error: ConfigurationError, environment: str, redactor: Redactor) -> Diagnosis:
