@@ -24,6 +24,7 @@ from opsgate.evidence.record import Status, StatusReason, Trigger
 if TYPE_CHECKING:
     from pathlib import Path
 
+LEDGER = "ledger.jsonl"
 GENESIS = "0" * 64
 """`prev` of the first line."""
 LOCK_TIMEOUT = 10.0

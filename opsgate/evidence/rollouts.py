@@ -142,7 +142,7 @@ def _is_rollout(evidence: Evidence) -> bool:
 
 
 def _rollout(store: Store, evidence: Evidence) -> Rollout:
-    pins = store.run_directory(evidence.run_id) / "pins.yaml"
+    pins = store.pins_path(evidence.run_id)
     return Rollout(
         run_id=evidence.run_id,
         revision=evidence.revision,

@@ -30,7 +30,7 @@ from opsgate.evidence.files import (
     write,
     write_durably,
 )
-from opsgate.evidence.ledger import GENESIS, Ledger, Line
+from opsgate.evidence.ledger import GENESIS, LEDGER, Ledger, Line
 from opsgate.evidence.views import env
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 RECORD: Final = "evidence.json"
 FINAL: Final = "evidence.json.final"
 """A final record that waits for its line in the ledger."""
+PINS: Final = "pins.yaml"
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
@@ -50,7 +51,7 @@ class Store:
 
     def __init__(self, directory: Path, redactor: Redactor) -> None:
         self.directory = directory.absolute()
-        self.ledger = Ledger(self.directory / "ledger.jsonl")
+        self.ledger = Ledger(self.directory / LEDGER)
         self._redactor = redactor
 
     def prepare(self) -> None:
@@ -75,13 +76,21 @@ class Store:
             )
         return self.directory / run_id
 
+    def record_path(self, run_id: str) -> Path:
+        """Where a run's record is, or would be. Raises as `run_directory`."""
+        return self.run_directory(run_id) / RECORD
+
+    def pins_path(self, run_id: str) -> Path:
+        """Where a run's compose override is, or would be. Raises as `run_directory`."""
+        return self.run_directory(run_id) / PINS
+
     def exists(self, run_id: str) -> bool:
         """Whether the run has a record, readable or not."""
-        return (self.run_directory(run_id) / RECORD).exists()
+        return self.record_path(run_id).exists()
 
     def load(self, run_id: str) -> Evidence:
         """A run's record; `ConfigurationError` when there is none, `EvidenceError` when it is damaged."""
-        path = self.run_directory(run_id) / RECORD
+        path = self.record_path(run_id)
         try:
             return decoded(self.read_bytes(run_id), path)
         except FileNotFoundError:
@@ -92,7 +101,7 @@ class Store:
 
     def read_bytes(self, run_id: str) -> bytes:
         """A run's record file. Raises `FileNotFoundError`, and `EvidenceError` for what else goes wrong."""
-        path = self.run_directory(run_id) / RECORD
+        path = self.record_path(run_id)
         try:
             return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +125,7 @@ class Store:
 
     def save(self, evidence: Evidence) -> None:
         """Replace the run's record, `latest.json` and `latest.env` with what is known now."""
-        path = self.run_directory(evidence.run_id) / RECORD
+        path = self.record_path(evidence.run_id)
         shown = record.masked(evidence, self._redactor)
         data = record.written(shown)
         with explained("writing the record", path):
@@ -147,29 +156,29 @@ class Store:
         # The line holds what the file holds, secrets masked.
         draft = lines.draft(shown, task, hashlib.sha256(data).hexdigest())
         waiting = directory / FINAL
-        latest = {
-            self.directory / f".{name}.tmp": content for name, content in latest_files(data, shown).items()
-        }
+        latest = latest_files(data, shown)
+        temporary = {name: self.directory / f".{name}.tmp" for name in latest}
+        written = (waiting, *temporary.values())
         with explained("finishing the record", directory / RECORD), self.ledger.locked() as tail:
             try:
-                for path, content in latest.items():
-                    write(path, content)
+                for name, content in latest.items():
+                    write(temporary[name], content)
                 write_durably(waiting, data)
                 sync_directory(directory)
                 line = tail.append(draft)
             except OSError:
-                _remove(waiting, *latest)
+                _remove(*written)
                 raise
             try:
                 waiting.replace(directory / RECORD)
             except OSError:
                 tail.cut()
-                _remove(waiting, *latest)
+                _remove(*written)
                 raise
             # The run is finished; `repair.complete` makes up for what fails from here on.
             with suppress(OSError):
-                for path in latest:
-                    path.replace(self.directory / path.name[1:].removesuffix(".tmp"))
+                for name, path in temporary.items():
+                    path.replace(self.directory / name)
             with suppress(OSError):
                 # Only now that all is renamed: the disk brings it home in one go.
                 sync_directory(directory)
@@ -228,7 +237,7 @@ class Store:
 
     def _make_room(self, run_id: str) -> None:
         """Refuse to overwrite a run; a record that nobody can read is put aside."""
-        path = self.run_directory(run_id) / RECORD
+        path = self.record_path(run_id)
         if not path.exists():
             return
         try:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import prune
-from opsgate.evidence.ledger import GENESIS, Draft, line_hash
+from opsgate.evidence.ledger import GENESIS, LEDGER, Draft, line_hash
 from opsgate.evidence.lines import draft
 from opsgate.evidence.record import SCHEMA, Evidence, decode
 from opsgate.evidence.repair import is_unfinished
+from opsgate.evidence.store import RECORD
 from opsgate.evidence.verdicts import disagreements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from opsgate.evidence.ledger import Entry, Line
@@ -123,7 +124,7 @@ def chain(entries: Sequence[Entry]) -> Iterator[tuple[Entry, list[Mismatch]]]:
 
 def _link(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator[Mismatch]:
     """The line itself, and that it follows the one before."""
-    file = f"ledger.jsonl line {entry.number}"
+    file = f"{LEDGER} line {entry.number}"
     line = entry.line
     if line is None:
         yield Mismatch(run_id=None, file=file, cause="edited", detail="is no line of a ledger")
@@ -148,10 +149,10 @@ def _link(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator
 def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iterator[Mismatch]:
     """The record of a run against its newest line, and against itself."""
     try:
-        file = f"{store.run_directory(line.run_id).name}/evidence.json"
+        file = f"{store.run_directory(line.run_id).name}/{RECORD}"
         data = store.read_bytes(line.run_id)
     except ConfigurationError:
-        yield Mismatch(run_id=line.run_id, file="ledger.jsonl", cause="edited", detail="is no run id")
+        yield Mismatch(run_id=line.run_id, file=LEDGER, cause="edited", detail="is no run id")
         return
     except FileNotFoundError:
         yield Mismatch(run_id=line.run_id, file=file, cause="missing", detail="the record is not there")
@@ -184,8 +185,8 @@ def _checkpoint(store: Store, line: Line) -> Iterator[Mismatch]:
         )
 
 
-def _schema(run_id: str, file: str, data: bytes) -> Any:
-    """The record if it keeps to its schema; says what is wrong otherwise. A generator that returns it."""
+def _schema(run_id: str, file: str, data: bytes) -> Generator[Mismatch, None, Evidence | None]:
+    """Says what is wrong with the record; returns it where it keeps to its schema."""
     try:
         fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         schema = msgspec.json.decode(fields["schema"]) if "schema" in fields else SCHEMA
@@ -229,7 +230,7 @@ def _unfinished(evidence: Evidence, file: str) -> Iterator[Mismatch]:
 
 def _without_line(store: Store, run_id: str, unfinished: list[str]) -> Iterator[Mismatch]:
     """A record that no line names: under way, killed, or its line is gone."""
-    file = f"{run_id}/evidence.json"
+    file = f"{run_id}/{RECORD}"
     try:
         data = store.read_bytes(run_id)
     except FileNotFoundError:
@@ -262,7 +263,7 @@ def _latest(store: Store) -> Iterator[Mismatch]:
         original = store.read_bytes(shown.run_id)
         if original == data or is_unfinished(original):
             return
-        detail = f"is not a copy of {shown.run_id}/evidence.json"
+        detail = f"is not a copy of {shown.run_id}/{RECORD}"
     except (FileNotFoundError, ConfigurationError):
         detail = "is the copy of a record that is not there"
     except (msgspec.DecodeError, UnicodeDecodeError, EvidenceError) as error:
@@ -291,7 +292,7 @@ def _cut_off(head: str, count: int) -> Mismatch:
     )
     return Mismatch(
         run_id=None,
-        file="ledger.jsonl",
+        file=LEDGER,
         cause="cut off",
         detail=f"none of its {count} lines has {named}: lines after it, or it itself, are gone",
     )

@@ -80,7 +80,7 @@ def execute(
     return Outcome(
         record=session.record,
         exit_code=code,
-        path=session.directory / "evidence.json",
+        path=store.record_path(session.record.run_id),
         evidence_lost=session.evidence_error is not None,
     )
 

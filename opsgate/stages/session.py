@@ -125,7 +125,7 @@ class Session:
     @property
     def pins(self) -> Path:
         """Where the run's compose override is, or would be."""
-        return self.directory / "pins.yaml"
+        return self.store.pins_path(self.record.run_id)
 
     def attempt_to_write(self, write: Callable[[], object]) -> None:
         """Write evidence; keep the first error and go on."""
@@ -285,7 +285,7 @@ class Session:
             run_id=record.run_id,
             environment=record.environment,
             stage=name,
-            evidence=self.directory / "evidence.json",
+            evidence=self.store.record_path(record.run_id),
             output=output,
             revision=now.revision,
             images=now.images,

@@ -14,6 +14,7 @@ from typing import Final
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import verify
 from opsgate.evidence.files import HINT
+from opsgate.evidence.ledger import LEDGER
 from opsgate.evidence.lock import EnvironmentLock
 from opsgate.evidence.record import timestamp
 from opsgate.evidence.store import Store
@@ -209,7 +210,7 @@ def _unwritable(directory: Path) -> tuple[str, Path]:
     for each in needed:
         if each.exists() and not os.access(each, os.W_OK | os.X_OK):
             return f"{each} cannot be written", place
-    book = directory / "ledger.jsonl"
+    book = directory / LEDGER
     if book.exists() and not (book.is_file() and os.access(book, os.R_OK | os.W_OK)):
         return f"{book} cannot be read and written", place
     return "", place
