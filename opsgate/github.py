@@ -6,6 +6,7 @@ this can fail a run: what cannot be written is said, and that is all.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -95,16 +96,16 @@ class _Groups:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def stage(self, name: str, text: str = "") -> None:
+    def stage(self, name: str) -> None:
         if name in _GROUPED:
             _say(self._stream, f"::group::opsgate {_data(name)}")
-        self._inner.stage(name, text)
+        self._inner.stage(name)
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+    def stage_done(self, name: str, status: str, seconds: float) -> None:
         # Closed first: how it ended must not be folded away.
         if name in _GROUPED:
             _say(self._stream, "::endgroup::")
-        self._inner.stage_done(name, status, seconds, text)
+        self._inner.stage_done(name, status, seconds)
 
 
 def _append(variable: str, text: Callable[[int], str], environ: Mapping[str, str], stream: TextIO) -> None:
@@ -115,12 +116,21 @@ def _append(variable: str, text: Callable[[int], str], environ: Mapping[str, str
     path = Path(name)
     try:
         there = path.stat().st_size if path.exists() else 0
-        added = text(SUMMARY_LIMIT - there)
+        # What another program of the step left without an end of line is not ours to go on with.
+        start = b"\n" if there and _last_byte(path) != b"\n" else b""
+        added = text(SUMMARY_LIMIT - there - len(start)).encode("utf-8", "replace")
         with path.open("ab") as file:
-            file.write(added.encode("utf-8", "replace"))
+            file.write(start + added if added else b"")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         _say(stream, f"::warning title=opsgate::{_data(f'{variable} cannot be written: {reason}')}")
+
+
+def _last_byte(path: Path) -> bytes:
+    """The end of a file that is not empty."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
 
 
 def _output(name: str, value: str) -> str:

@@ -91,6 +91,16 @@ def test_outputs_of_the_contract(runner: Runner) -> None:
     }
 
 
+@pytest.mark.parametrize("before", ["earlier=1", "earlier=1\n", "", "é"])
+def test_a_line_that_another_program_left_open_is_ended(runner: Runner, before: str) -> None:
+    for path in (runner.output, runner.summary):
+        path.write_text(before, encoding="utf-8")
+    runner.finish(failed("---"))
+    ended = f"{before}\n" if before and not before.endswith("\n") else before
+    assert runner.output.read_text(encoding="utf-8").startswith(f"{ended}status<<")
+    assert runner.summary.read_text(encoding="utf-8").startswith(f"{ended}## ")
+
+
 def test_an_unknown_revision_is_an_empty_output(runner: Runner) -> None:
     runner.finish(failed("---"))
     assert runner.outputs()["revision"] == ""
@@ -126,7 +136,7 @@ def test_the_summary_never_grows_past_its_limit(runner: Runner, there: int, show
     runner.summary.write_bytes(b"x" * there)
     runner.finish(kept("failed-recovered"))
     assert runner.summary.stat().st_size <= max(MIB, there)
-    text = runner.summary.read_text(encoding="utf-8").lstrip("x")
+    text = runner.summary.read_text(encoding="utf-8").lstrip("x\n")
     assert text.startswith("## ") == (shown != "none")
     assert ("no room" in text) == (shown == "short")
     assert ("### Why" in text) == (shown == "whole")
@@ -284,10 +294,10 @@ def test_a_stream_that_cannot_show_it_is_survived(runner: Runner) -> None:
 
 def test_output_of_publish_and_deploy_is_folded(runner: Runner) -> None:
     class Lines:
-        def stage(self, name: str, text: str = "") -> None:
+        def stage(self, name: str) -> None:
             runner.stream.write(f"{name} begins\n")
 
-        def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+        def stage_done(self, name: str, status: str, seconds: float) -> None:
             runner.stream.write(f"{name} {status}\n")
 
         def hook_line(self, label: str, line: str) -> None:
