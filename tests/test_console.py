@@ -154,14 +154,14 @@ def test_verdict_is_told(verdict: Passed | Failed | Waiting, words: str) -> None
 
 def test_stages_and_notes() -> None:
     told = Told()
-    told.reporter.stage("deploy", "ssh prod deploy")
-    told.reporter.stage_done("deploy", "failed", 4.25, "exit 3")
+    told.reporter.stage("deploy")
+    told.reporter.stage_done("deploy", "failed", 4.25)
     told.reporter.stage_done("rollback", "skipped", 0)
     told.reporter.note("resuming run r1")
     told.reporter.warn("OPSGATE_DEADLIN is not known\n  did you mean OPSGATE_DEADLINE?")
     assert [line[10:] for line in told.lines] == [
-        "deploy    begins: ssh prod deploy",
-        "deploy    failed after 4.2 s: exit 3",
+        "deploy    begins",
+        "deploy    failed after 4.2 s",
         "rollback  skipped",
         "note      resuming run r1",
         "warning   OPSGATE_DEADLIN is not known did you mean OPSGATE_DEADLINE?",

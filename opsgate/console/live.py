@@ -68,10 +68,10 @@ class LiveReporter(PlainReporter):
         self._stop()
         super().probed(verdict)
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+    def stage_done(self, name: str, status: str, seconds: float) -> None:
         """A stage ended; so has its table, whatever ended it."""
         self._stop()
-        super().stage_done(name, status, seconds, text)
+        super().stage_done(name, status, seconds)
 
     def finished(self, record: Evidence, head: str | None) -> None:
         """The result; the terminal is as it was before."""

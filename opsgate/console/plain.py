@@ -77,14 +77,14 @@ class PlainReporter:
         """One line that says `warning`."""
         self._event("warning", _flat(text))
 
-    def stage(self, name: str, text: str = "") -> None:
+    def stage(self, name: str) -> None:
         """A stage begins."""
-        self._event(name, plain(f"begins: {text}" if text else "begins", 1000))
+        self._event(name, "begins")
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+    def stage_done(self, name: str, status: str, seconds: float) -> None:
         """A stage ended."""
         shown = "skipped" if status == "skipped" and not seconds else f"{status} after {span(seconds)}"
-        self._event(name, plain(f"{shown}: {text}" if text else shown, 1000))
+        self._event(name, shown)
 
     def hook_line(self, label: str, line: str) -> None:
         """`publish | line`; the prefix keeps a workflow runner from taking the line for a command."""

@@ -25,10 +25,10 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something that may need attention."""
 
-    def stage(self, name: str, text: str = "") -> None:
+    def stage(self, name: str) -> None:
         """A stage begins."""
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+    def stage_done(self, name: str, status: str, seconds: float) -> None:
         """A stage has ended."""
 
     def hook_line(self, label: str, line: str) -> None:
@@ -56,7 +56,7 @@ class Masked:
     def __init__(self, inner: Reporter, redactor: Redactor) -> None:
         self._inner, self._scrub = inner, redactor.scrub
         self.hook_line, self.attempt, self.probed = inner.hook_line, inner.attempt, inner.probed
-        self.finished = inner.finished
+        self.stage, self.stage_done, self.finished = inner.stage, inner.stage_done, inner.finished
 
     def started(self, record: Evidence, *, verdict_by: float | None) -> None:
         """See `Reporter.started`."""
@@ -70,14 +70,6 @@ class Masked:
     def warn(self, text: str) -> None:
         """See `Reporter.warn`."""
         self._inner.warn(self._scrub(text))
-
-    def stage(self, name: str, text: str = "") -> None:
-        """See `Reporter.stage`."""
-        self._inner.stage(name, self._scrub(text))
-
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
-        """See `Reporter.stage_done`."""
-        self._inner.stage_done(name, status, seconds, self._scrub(text))
 
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
         """See `Reporter.probing`."""

@@ -32,10 +32,10 @@ class Quiet:
     def warn(self, text: str) -> None:
         """Nothing."""
 
-    def stage(self, name: str, text: str = "") -> None:
+    def stage(self, name: str) -> None:
         """Nothing."""
 
-    def stage_done(self, name: str, status: str, seconds: float, text: str = "") -> None:
+    def stage_done(self, name: str, status: str, seconds: float) -> None:
         """Nothing."""
 
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
