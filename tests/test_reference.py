@@ -71,10 +71,8 @@ def test_a_whole_name_is_written_as_it_was_read(text: str) -> None:
     assert str(Reference.parse(text)) == text
 
 
-def test_a_pinned_reference_has_no_tag_that_could_move() -> None:
-    pinned = Reference.parse("ghcr.io/acme/app:v1").pinned(SHA)
-    assert str(pinned) == f"ghcr.io/acme/app@{SHA}"
-    assert pinned.pointer == SHA
+def test_a_registry_is_asked_for_the_digest_where_there_is_one() -> None:
+    assert Reference.parse(f"ghcr.io/acme/app:v1@{SHA}").pointer == SHA
 
 
 def test_without_tag_and_digest_docker_means_latest() -> None:

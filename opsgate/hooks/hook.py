@@ -35,11 +35,6 @@ class NamedImage(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     digest: str | None
 
-    def __str__(self) -> str:
-        return (
-            f"{self.name}={self.reference}@{self.digest}" if self.digest else f"{self.name}={self.reference}"
-        )
-
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a hook left in its output file."""

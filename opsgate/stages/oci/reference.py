@@ -81,10 +81,6 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         """What a registry is asked for: the digest, else the tag, else `latest`, as Docker does."""
         return self.digest or self.tag or "latest"
 
-    def pinned(self, digest: str) -> Reference:
-        """Return the same image by `digest` alone: no tag that could move."""
-        return msgspec.structs.replace(self, tag=None, digest=digest)
-
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.name}{tag}" + (f"@{self.digest}" if self.digest else "")
