@@ -52,7 +52,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ci(msgspec.Struct, kw_only=True):
-    """Where the run took place; every field null outside CI, `actor` and `commit` where unknown."""
+    """Where the run took place; outside CI all but `actor` is null. `actor` is who started it."""
 
     provider: str | None = None
     repository: str | None = None
