@@ -72,10 +72,6 @@ ELSEWHERE: Final = {
     "./inv test": Elsewhere(
         "it is what runs this test", "tests/docs/test_commands.py::test_commands_are_found"
     ),
-    "./inv bench": Elsewhere(
-        "it measures for four minutes, and needs a machine that does nothing else",
-        "tests/test_package.py::test_the_checkout_adds_the_tasks_of_the_project",
-    ),
     "MISSION_CONTROL_FAULT=hang opsgate release": Elsewhere(
         "a person interrupts it", "tests/e2e/test_interrupts.py::test_a_signal_during_the_gate"
     ),
@@ -91,8 +87,12 @@ ELSEWHERE: Final = {
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_command_runs_or_says_where_it_does(block: Block) -> None:
     due = [command.text for command in block.commands if command.bare not in ELSEWHERE]
+    if block.language == "console":
+        assert all(line.startswith("$ ") for line in block.text.splitlines()), "output stands in a text block"
     if block.files:
+        # A script has to be run by a command of its page.
         assert not block.runs
+        assert block.language == "sh" or not block.commands
     else:
         assert len(block.runs) == len(due), (
             "write above the block how each of these is run (tests/docs/pages.py)"

@@ -116,11 +116,10 @@ class World:
         deadline = "6s" if checkout else "31s"
         self._policy = {} if patient else {"OPSGATE_SOAK": "300ms", "OPSGATE_DEADLINE": deadline}
         self._stack = ExitStack()
-        self._commands = {"bin": PROGRAMS, "host": HOST}
         self.port = free_ports(3)
         self.path.mkdir(parents=True)
         (self.place / "running").write_text(GOOD[0])
-        for directory, programs in self._commands.items():
+        for directory, programs in (("bin", PROGRAMS), ("host", HOST)):
             for name, text in programs.items():
                 self.program(directory, name, text)
         if checkout:
@@ -214,8 +213,7 @@ class World:
         )
         for name in ("tasks.py", "devtasks.py"):
             shutil.copy(ROOT / name, self.path)
-        (self.path / "opsgate").mkdir()
-        (self.path / "opsgate/evidence").mkdir()
+        (self.path / "opsgate/evidence").mkdir(parents=True)
         text = (ROOT / "opsgate.toml").read_text(encoding="utf-8")
         for offset in range(3):
             text = text.replace(f"127.0.0.1:{8000 + offset}/", f"127.0.0.1:{self.port + offset}/")
@@ -267,6 +265,7 @@ class World:
             "/opt/opsgate/bin": str(self.place / "bin"),
             "/var/log": str(self.place),
             "/tmp/history": str(self.place / "history"),
+            "./inv bench": "python benchmarks/speed.py attempt",
             "history.py 10000": "history.py 30",
             "faults.py 1000": "faults.py 3",
             "/etc/ssl/example-ca.pem": str(self.place / "ca.pem"),
