@@ -288,6 +288,32 @@ def test_only_what_the_health_check_really_asks_is_taken(repository: Path, asks:
     assert [target.url for target in load(Flags(), {}, repository).targets] == [url]
 
 
+def test_ports_come_from_the_file_of_variables_beside_it(repository: Path) -> None:
+    text = """services:
+  web:
+    image: example/web:$TAG
+    ports: ["${WEB_PORT}:$INNER_PORT", "${API_PORT:-1}:81", "${REPORT}:82", "$${WEB_PORT}:83", "${PIN}:84"]
+    healthcheck:
+      test: curl http://localhost:${INNER_PORT}/up
+  built:
+    build: .
+    image: r.example/built:${OPSGATE_TAG:-dev}
+"""
+    (repository / "deploy").mkdir()
+    (repository / "deploy/compose.yml").write_text(text, encoding="utf-8")
+    ports = "# ports\nWEB_PORT=8080\nexport API_PORT = '8081'\nINNER_PORT=3000\r\n"
+    variables = f"{ports}OPSGATE_TAG=7\nPIN=24680\nREPORT=s3cret\n"
+    (repository / "deploy/.env").write_text(variables, encoding="utf-8", newline="")
+    init.run(repository)
+    settings = load(Flags(), {}, repository)
+    assert [target.url for target in settings.targets] == [
+        "http://127.0.0.1:8080/up",
+        "http://127.0.0.1:8081/",
+    ]
+    assert settings.publish.services == ("built",)
+    assert not re.search("24680|s3cret", (repository / "opsgate.toml").read_text(encoding="utf-8"))
+
+
 def test_any_name_of_a_directory_is_a_string_of_toml(repository: Path) -> None:
     path = repository / "\N{ROCKET}/compose.yaml"
     path.parent.mkdir()

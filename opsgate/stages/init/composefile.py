@@ -28,6 +28,10 @@ _ASKS: Final = re.compile(
 )
 # A variable of the shell, or anything else that only looks like part of a URL, is asked for by nobody.
 _PATH: Final = re.compile(r"/[\w.~%!*,:@+=?&/-]*", re.ASCII)
+_VARIABLE: Final = re.compile(
+    r"(?:export\s+)?(\w*(?:PORT|ADDR|HOST|BIND|IP)\w*)\s*=\s*[\"']?(\d{1,5}|[\d.]{7,15})[\"']?\s*",
+    re.IGNORECASE,
+)
 _HERE: Final = "127.0.0.1"
 _EVERYWHERE: Final = frozenset({"", "*", "0.0.0.0", "::", "localhost"})  # noqa: S104 - read, not bound to
 _PORTS: Final = range(1, 65536)
@@ -93,7 +97,8 @@ def find(root: Path) -> Found | None:
             continue
         names = [each.relative_to(root).as_posix() for each in files]
         others = tuple(names[:index] + names[index + 1 :])
-        return Found(path=names[index], services=tuple(services(text)), others=others)
+        found = services(_interpolated(text, path.with_name(".env")))
+        return Found(path=names[index], services=tuple(found), others=others)
     return None
 
 
@@ -130,6 +135,21 @@ def _files(directory: Path, depth: int) -> Iterator[Path]:
 def _is_looked_into(entry: Path) -> bool:
     named = entry.name.isprintable() and not entry.name.startswith(".") and entry.name not in _PASSED_OVER
     return named and entry.is_dir() and not entry.is_symlink()
+
+
+def _interpolated(text: str, file: Path) -> str:
+    """The text with those variables of the `.env` beside it that name a port or an address."""
+    try:
+        lines = file.read_bytes()[:_LARGEST].decode("utf-8", "replace").splitlines()
+    except OSError:
+        return text
+    pairs = [_VARIABLE.fullmatch(line) for line in lines]
+    known = {pair[1]: pair[2] for pair in pairs if pair}
+
+    def value(match: re.Match[str]) -> str:
+        return known.get(match[1] or match[2], match[0])
+
+    return re.sub(r"(?<!\$)\$(?:\{(\w+)(?::?[-?][^{}]*)?\}|(\w+))", value, text)
 
 
 def _lines(text: str) -> list[Line]:
