@@ -106,6 +106,10 @@ class TargetResult(msgspec.Struct, kw_only=True):
         )
 
 
+def _required(targets: list[TargetResult] | UnsetType) -> list[TargetResult]:
+    return [target for target in targets or [] if target.required]
+
+
 class Stage(msgspec.Struct, kw_only=True):
     """What all stages have."""
 
@@ -125,6 +129,11 @@ class Preflight(Stage, kw_only=True):
     targets: list[TargetResult] | UnsetType = UNSET
     rollback_check: Command | UnsetType | None = UNSET
     warnings: list[str] | UnsetType = UNSET
+
+    @property
+    def required(self) -> list[TargetResult]:
+        """The targets that decide."""
+        return _required(self.targets)
 
 
 class Container(msgspec.Struct, kw_only=True):
@@ -163,6 +172,16 @@ class Gate(Stage, kw_only=True):
     """The revision that the targets had to report; null when it was not judged."""
     targets: list[TargetResult] | UnsetType = UNSET
     control: list[TargetResult] | UnsetType = UNSET
+
+    @property
+    def required(self) -> list[TargetResult]:
+        """The targets that decide."""
+        return _required(self.targets)
+
+    @property
+    def failed_names(self) -> list[str]:
+        """The URLs of those that are not healthy; a command target by its name."""
+        return [target.url or target.name for target in self.required if not target.healthy]
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,25 +264,12 @@ class Evidence(msgspec.Struct, kw_only=True):
 
 
 # What a machine reads stays as it is, even where a short secret happens to have the same value.
-_STRUCTURAL = frozenset(
-    [
-        "schema",
-        "opsgate_version",
-        "run_id",
-        "environment",
-        "trigger",
-        "started_at",
-        "finished_at",
-        "status",
-        "status_reason",
-        "kind",
-        "withheld",
-        "previous",
-        "digest",
-        "tls_not_after",
-        "remote_ip",
-    ]
-)
+_STRUCTURAL: Final = frozenset(
+    {
+        "schema", "opsgate_version", "run_id", "environment", "trigger", "started_at", "finished_at",
+        "status", "status_reason", "kind", "withheld", "previous", "digest", "tls_not_after", "remote_ip",
+    }
+)  # fmt: skip
 
 
 def new_run_id(epoch: float) -> RunId:

@@ -10,9 +10,9 @@ from msgspec import UNSET, UnsetType
 from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide, fold, latest_start_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from opsgate.evidence.record import Evidence, Gate, TargetResult
+    from opsgate.evidence.record import Evidence, Gate
     from opsgate.verdict.judge import Verdict
     from opsgate.verdict.targets import Attempt, Policy
 
@@ -85,9 +85,8 @@ def disagreements(evidence: Evidence) -> Iterator[str]:
         attempts = sum(len(target.attempts) for target in gate.targets)
         if attempts != evidence.attempt_count:
             yield f"attempt_count is {evidence.attempt_count}, but there are {attempts} attempts"
-        failed = [item.url or item.name for item in gate.targets if item.required and not item.healthy]
-        if failed != evidence.failed_urls:
-            yield f"failed_urls is {evidence.failed_urls}, but the attempts say {failed}"
+        if gate.failed_names != evidence.failed_urls:
+            yield f"failed_urls is {evidence.failed_urls}, but the attempts say {gate.failed_names}"
     if not _status_follows(evidence):
         yield (
             f"status is {evidence.status} ({evidence.status_reason}), but the gate "
@@ -98,10 +97,10 @@ def disagreements(evidence: Evidence) -> Iterator[str]:
 def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
     if not _has_verdict(gate):
         return
-    if isinstance(gate.policy, UnsetType) or not _required(gate.targets):
+    if isinstance(gate.policy, UnsetType) or not gate.required:
         yield f"the {name} {gate.status} without anything that was probed"
         return
-    runs = [fold(target.attempts, gate.policy) for target in _required(gate.targets)]
+    runs = [fold(target.attempts, gate.policy) for target in gate.required]
     control = [fold(target.attempts, gate.policy) for target in gate.control or []]
     verdict = decide(runs, gate.policy, control=control)
     reason = verdict.reason if isinstance(verdict, Failed) else "all_probes_healthy"
@@ -111,7 +110,7 @@ def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
             f"the {name} says {_in_words(gate.status, gate.status_reason)}, "
             f"but its attempts say {_in_words(status, reason)}"
         )
-    for target, run in zip(_required(gate.targets), runs, strict=True):
+    for target, run in zip(gate.required, runs, strict=True):
         said = (target.healthy, target.first_healthy_ms, target.flaps)
         if said != (run.is_healthy(gate.policy), run.first_healthy_ms, run.flaps):
             yield f"the {name}'s target {target.name} is not what its attempts say"
@@ -144,7 +143,7 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
         # No gate may run under such a policy: that it could not have passed says nothing of the runtime.
         why = f"its deadline of {policy.deadline:g} s is too short for a soak of {policy.soak:g} s"
         return Outcome(status="undecided", status_reason=None, at_ms=None, detail=why)
-    required = _required(gate.targets)
+    required = gate.required
     runs = [Run() for _ in required]
     control = [Run() for _ in gate.control or []]
     lanes = [
@@ -191,11 +190,6 @@ def _outcome(verdict: Verdict, at_ms: float) -> Outcome:
     if isinstance(verdict, Failed):
         return Outcome(status="failed", status_reason=verdict.reason, at_ms=at_ms)
     return Outcome(status="passed", status_reason="all_probes_healthy", at_ms=at_ms)
-
-
-def _required(targets: Sequence[TargetResult] | UnsetType) -> list[TargetResult]:
-    items: Iterable[TargetResult] = () if isinstance(targets, UnsetType) else targets
-    return [target for target in items if target.required]
 
 
 def _has_verdict(gate: Gate) -> bool:

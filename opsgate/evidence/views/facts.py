@@ -49,12 +49,12 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 def failures(record: Evidence, gate: Gate | None = None) -> list[Failure]:
     """The required targets that `gate` (default: the run's) found failing, the first to fail first."""
     gate = record.stages.gate if gate is None else gate
-    if gate.targets is UNSET or gate.status == "passed":
+    if gate.status == "passed":
         return []
     found = [
         _failure(record, gate, target)
-        for target in gate.targets
-        if target.required and not target.healthy and any(not attempt.ok for attempt in target.attempts)
+        for target in gate.required
+        if not target.healthy and any(not attempt.ok for attempt in target.attempts)
     ]
     return sorted(found, key=lambda failure: failure.first.at_ms)
 
@@ -92,14 +92,9 @@ def unproven(record: Evidence) -> list[str]:
         return []
     return [
         target.name
-        for target in required(gate)
+        for target in gate.required
         if not target.healthy and all(attempt.ok for attempt in target.attempts)
     ]
-
-
-def required(gate: Gate) -> list[TargetResult]:
-    """The targets that decide."""
-    return [target for target in gate.targets or [] if target.required]
 
 
 def seen_revision(targets: Sequence[TargetResult]) -> str | None:
@@ -116,7 +111,7 @@ def nobody_served(record: Evidence, gate: Gate) -> bool:
     last = [failure.last for failure in failures(record, gate)]
     # A command says that it failed, not why: it counts only beside targets that say more.
     told = [attempt for attempt in last if attempt.kind != "exit"]
-    return bool(told) and len(last) == len(required(gate)) and all(map(_unserved, told))
+    return bool(told) and len(last) == len(gate.required) and all(map(_unserved, told))
 
 
 def _unserved(attempt: Attempt) -> bool:
@@ -138,7 +133,7 @@ def up_again(record: Evidence) -> datetime | None:
     rollback = record.stages.rollback
     if not rollback.recovered or rollback.recovery is UNSET:
         return None
-    starts = [run_start(target) for target in required(rollback.recovery)]
+    starts = [run_start(target) for target in rollback.recovery.required]
     known = [start for start in starts if start is not None]
     if not known or len(known) < len(starts):
         return None
@@ -166,7 +161,7 @@ def old(record: Evidence) -> str:
     if last_good and last_good.revision:
         return plain(last_good.revision, 64)
     recovery = record.stages.rollback.recovery
-    seen = seen_revision(required(recovery)) if recovery else None
+    seen = seen_revision(recovery.required) if recovery else None
     return seen or "the release before"
 
 

@@ -11,7 +11,6 @@ from opsgate.evidence.views.facts import (
     new,
     nobody_served,
     old,
-    required,
     runtime,
     seen_revision,
     up_again,
@@ -66,10 +65,10 @@ def _cut_short(record: Evidence) -> str:
 
 def _passed(record: Evidence) -> str:
     gate = record.stages.gate
-    targets = count(len(required(gate)), "target")
+    targets = count(len(gate.required), "target")
     soak = gate.policy.soak if gate.policy else 0
     healthy = f"healthy for {span(soak)} on {targets}" if soak else f"healthy on {targets}"
-    revision = record.revision if record.deployed or gate.revision else seen_revision(required(gate))
+    revision = record.revision if record.deployed or gate.revision else seen_revision(gate.required)
     if revision or record.deployed:
         return f"{runtime(record)} runs {plain(revision or 'the new release', 64)}: {healthy}"
     return f"{runtime(record)} is {healthy}"
@@ -93,7 +92,7 @@ def _skipped(record: Evidence) -> str:
 def _recovered(record: Evidence) -> str:
     before, after = new(record), old(record)
     recovery = record.stages.rollback.recovery
-    seen = seen_revision(required(recovery)) if recovery else None
+    seen = seen_revision(recovery.required) if recovery else None
     if seen and not revisions_match(seen, after):
         return f"{runtime(record)} runs {seen}, not {after}: rolled back and recovered, but to another"
     left = f", not {before}" if record.revision and before != after else ""
@@ -131,7 +130,7 @@ def _failed(record: Evidence) -> str:
         case "internal_error":
             line = f"{_unproven(record)}: a defect in opsgate stopped the run: {PERSON}"
         case "wrong_revision":
-            seen = seen_revision(required(record.stages.gate)) or "another revision"
+            seen = seen_revision(record.stages.gate.required) or "another revision"
             line = f"{name} runs {seen}, not {new(record)}: {why}"
         case _:
             is_what = (
@@ -169,7 +168,7 @@ def _since(record: Evidence) -> str:
 
 
 def _unchanged(record: Evidence) -> str:
-    seen = seen_revision([one for one in record.stages.preflight.targets or [] if one.required])
+    seen = seen_revision(record.stages.preflight.required)
     return f"{runtime(record)} still runs {seen or 'what it ran before'}"
 
 

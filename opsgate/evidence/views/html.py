@@ -11,7 +11,6 @@ from opsgate.evidence.views.facts import (
     down_since,
     failures,
     hook_commands,
-    required,
     seen_revision,
     up_again,
 )
@@ -123,7 +122,7 @@ def _first(record: Evidence) -> tuple[str, str, str, str]:
 def _running(record: Evidence) -> tuple[str, str, str]:
     gate, rollback = record.stages.gate, record.stages.rollback
     probed = rollback.recovery or (None if rollback.attempted else gate)
-    seen = seen_revision(required(probed)) if probed else None
+    seen = seen_revision(probed.required) if probed else None
     said = f"the runtime itself reports {seen}" if seen else "no target reports a revision"
     tone = "good" if record.status == "passed" or rollback.recovered else "bad"
     return headline(record).split(": ")[0], said if probed and probed.targets else "", tone

@@ -11,7 +11,6 @@ from opsgate.evidence.views.facts import (
     failures,
     hook_commands,
     old,
-    required,
     unproven,
     up_again,
 )
@@ -71,7 +70,7 @@ def _happened(record: Evidence) -> Iterator[str]:
 
 def preflight_words(record: Evidence) -> str:
     """How many required targets answered before anything was touched."""
-    targets = [target for target in record.stages.preflight.targets or [] if target.required]
+    targets = record.stages.preflight.required
     down = [target.name for target in targets if not target.healthy]
     if not targets:
         return ""
@@ -90,7 +89,7 @@ def published_words(record: Evidence) -> str:
 
 def gate_words(gate: Gate) -> str:
     """How many required targets were healthy, after how many attempts."""
-    targets = required(gate)
+    targets = gate.required
     if not targets:
         return f"{NOT_VALIDATED}: no target is required" if gate.targets else f"{NOT_VALIDATED}: no URL"
     healthy = sum(target.healthy for target in targets)
