@@ -126,12 +126,14 @@ def test_the_table_of_what_runs_elsewhere_is_no_longer_than_it_has_to_be() -> No
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evidence of three releases, the last of which failed and was rolled back."""
     with World(tmp_path_factory.mktemp("shipped") / "world") as world:
-        for revision, code in (*((good, 0) for good in GOOD), (BROKEN, 1)):
+        # What passes does so at once; what fails does so at the deadline, and has as long to recover.
+        for revision, code, deadline in (*((good, 0, "30s") for good in GOOD), (BROKEN, 1, "2s")):
             (world.path / "REVISION").write_text(revision)
+            policy = ["--soak", "100ms", "--interval", "100ms", "--deadline", deadline]
             done = subprocess.run(
-                ["opsgate", "release"],
+                ["opsgate", "release", *policy],
                 cwd=world.path,
-                env={**world.environ, "OPSGATE_SOAK": "100ms", "OPSGATE_DEADLINE": "1s"},
+                env=world.environ,
                 capture_output=True,
                 text=True,
                 check=False,
