@@ -25,7 +25,8 @@ def run(session: Session) -> None:
 def _decide(session: Session, gate: Gate) -> None:
     if not probing.required(session.settings.targets):
         gate.status, gate.status_reason = "skipped", "no_urls_configured"
-        gate.policy, gate.targets = session.settings.policy, probing.baseline(session)
+        gate.targets = probing.baseline(session, session.settings.targets)
+        gate.policy = session.settings.policy
     else:
         expected = session.record.revision if session.judges_revision else None
         probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")

@@ -20,8 +20,6 @@ from opsgate.leave import SIGNALS, is_left_ignored
 
 PATIENCE = 3.5
 """Seconds after a signal in which a stage may come to its end: a hook that ignores TERM takes 3 of them."""
-
-
 ALL_OVER = 4.5
 """Seconds after a signal in which all is over, what comes after the stages too."""
 

@@ -27,7 +27,7 @@ def run(session: Session, *, baseline: bool) -> None:
                 "nothing was touched; mend the way back first, then run again",
             )
         if baseline:
-            stage.targets = probing.baseline(session)
+            stage.targets = probing.baseline(session, session.settings.targets)
             _report(session, stage)
         stage.status = "passed"
 

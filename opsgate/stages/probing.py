@@ -52,22 +52,21 @@ def probe(session: Session, gate: Gate, *, rule: RevisionRule, label: str, lenie
     return verdict
 
 
-def baseline(session: Session, limit: float | None = None) -> list[TargetResult]:
-    """One attempt of each target: what the runtime answers now. Judges no revision."""
-    settings = session.settings
-    if not settings.targets:
+def baseline(session: Session, targets: Sequence[Target]) -> list[TargetResult]:
+    """One attempt of each of these targets: what they answer now. Judges no revision."""
+    if not targets:
         return []
-    policy = settings.policy
+    policy = session.settings.policy
     prober = _prober(session, rule=RevisionRule(), lenient=False)
     crew = Threads(prober)
     try:
-        attempts = look(settings.targets, limit or policy.attempt_timeout, crew, check=session.halt.check)
+        attempts = look(targets, policy.attempt_timeout, crew, check=session.halt.check)
     finally:
         crew.close()
         prober.close()
     once = msgspec.structs.replace(policy, successes=1, soak=0.0)
     results = []
-    for target, attempt in zip(settings.targets, attempts, strict=True):
+    for target, attempt in zip(targets, attempts, strict=True):
         run = fold([attempt], once)
         result = TargetResult.untried(target)
         result.healthy, result.first_healthy_ms, result.attempts = attempt.ok, run.first_healthy_ms, [attempt]

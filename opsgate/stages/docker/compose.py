@@ -90,6 +90,17 @@ def program(session: Session) -> str | None:
     return STANDALONE if shutil.which(STANDALONE, path=session.environ.get("PATH")) else shlex.quote(found)
 
 
+def require_program(session: Session) -> str:
+    """As `program`; raises `EngineError` where there is neither."""
+    found = program(session)
+    if found is None:
+        raise EngineError(
+            "Docker is missing: neither `docker compose` nor `docker-compose` can be run here",
+            "install Docker with its compose plugin, or name commands of your own to publish and to deploy",
+        )
+    return found
+
+
 def base(settings: Settings, compose: str) -> str:
     """The command up to its verb: the program and the configured files."""
     return " ".join([compose, *(f"-f {shlex.quote(file)}" for file in settings.publish.compose_files)])

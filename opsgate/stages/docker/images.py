@@ -74,13 +74,7 @@ def publish(session: Session, stage: Publish) -> None:
     """
     compose.require_files(session.settings)
     tag = immutable.require_tag(session)
-    program = compose.program(session)
-    if program is None:
-        raise compose.EngineError(
-            "Docker is missing: neither `docker compose` nor `docker-compose` can be run here",
-            "install Docker with its compose plugin, or name a command under [publish]",
-        )
-    command = compose.base(session.settings, program)
+    command = compose.base(session.settings, compose.require_program(session))
     project = read(session, command)
     if session.settings.production:
         immutable.check_names(project.builds, tag)

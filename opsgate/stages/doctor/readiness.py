@@ -156,12 +156,7 @@ def shipping(session: Session) -> tuple[list[Check], tuple[str, ...]]:
         return [], ()
     try:
         compose.require_files(settings)
-        program = compose.program(session)
-        if program is None:
-            raise compose.EngineError(
-                "Docker is missing: neither `docker compose` nor `docker-compose` can be run here",
-                "install Docker with its compose plugin",
-            )
+        program = compose.require_program(session)
         command = compose.base(settings, program)
         references: tuple[str, ...] = ()
         if builds:
@@ -191,11 +186,7 @@ def runtime(session: Session) -> Iterator[Check]:
             detail="NOT VALIDATED: no required URL is configured, a gate would say skipped",
             hint="set urls in opsgate.toml, or RUNTIME_HEALTH_URLS",
         )
-    session.settings = msgspec.structs.replace(settings, targets=(*settings.targets, *settings.control))
-    try:
-        results = probing.baseline(session)
-    finally:
-        session.settings = settings
+    results = probing.baseline(session, (*settings.targets, *settings.control))
     for result in results[: len(settings.targets)]:
         yield _target(result)
     for result in results[len(settings.targets) :]:
