@@ -123,7 +123,8 @@ def read_outputs(path: Path) -> Outputs:
         if not key or key.startswith("#"):
             continue
         if key == "revision" and equals:
-            revision = _revision(value)
+            # Empty when unknown, as hooks are told things themselves.
+            revision = _revision(value) if value else revision
         elif key.startswith("image.") and equals:
             image = _image(key.removeprefix("image."), value)
             images[image.name] = image

@@ -135,6 +135,16 @@ def test_what_a_hook_leaves_must_be_usable(site: Site, left: str) -> None:
     assert "\n" not in record["stages"]["publish"]["detail"]
 
 
+def test_an_empty_revision_is_none(site: Site, runtime: Runtime) -> None:
+    # A hook passes on what it was told, and that is empty when unknown: no reason to undo a rollout.
+    site.configure(deploy='printf "revision=%s\\n" v7 "" > "$OPSGATE_OUTPUT"')
+    assert site.run("deploy", "--json").document["revision"] == "v7"
+    site.configure(deploy='echo "revision=$OPSGATE_REVISION" > "$OPSGATE_OUTPUT"', rollback="touch undone")
+    record = site.run("deploy", "--json").document
+    assert (record["stages"]["deploy"]["status"], record["revision"]) == ("passed", None)
+    assert not (site.path / "undone").exists()
+
+
 @pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
 def test_an_output_file_that_is_none_is_not_waited_for(site: Site, make: str) -> None:
     site.configure(deploy=f'rm "$OPSGATE_OUTPUT"; {make} "$OPSGATE_OUTPUT"')
