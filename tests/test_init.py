@@ -505,6 +505,22 @@ def test_one_workflow_rolls_out(repository: Path, step: str, *, kept: bool) -> N
     assert (repository / init.WORKFLOW).exists() != kept
 
 
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("ghcr.io/me/web:${OPSGATE_TAG:-dev}", "vars.REGISTRY || 'ghcr.io'"),
+        ("${REGISTRY:-ghcr.io}/me/web:$OPSGATE_TAG", "vars.REGISTRY || 'ghcr.io'"),
+        ("registry.example/me/web:$OPSGATE_TAG", "vars.REGISTRY"),
+        ("me/web:$OPSGATE_TAG", "vars.REGISTRY"),
+    ],
+)
+def test_githubs_own_registry_is_logged_in_to(repository: Path, image: str, registry: str) -> None:
+    text = f"services:\n  web:\n    build: .\n    image: {image}\n  db:\n    image: postgres\n"
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    assert f"REGISTRY: ${{{{ {registry} }}}}\n" in (repository / init.WORKFLOW).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("branch", ["1.10", "2024", "on", "null"])
 def test_a_branch_whose_name_is_no_text_in_yaml_is_quoted(branch: str) -> None:
     assert f'branches: ["{branch}"]' in init.Workflow(branch=branch).render()

@@ -67,6 +67,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     builds: bool
     tagged: bool
     """Its image's tag is `${OPSGATE_TAG}`."""
+    registry: str
+    """The host in its image's name, empty without one."""
     ports: tuple[Port, ...]
 
 
@@ -109,12 +111,13 @@ def services(text: str) -> Iterator[Service]:
         keys = dict(_entries(body))
         flat = {line.text.partition(":")[0]: line.text.partition(":")[2].strip() for line in body}
         ports = _ports(flat.get("ports", ""), keys.get("ports", []), keys.get("healthcheck", []))
+        image = _unquoted(flat.get("image", ""))
+        host, slash, _ = _defaults(image).partition("/")
         yield Service(
             name=name,
             builds="build" in keys,
-            tagged=bool(
-                re.search(r":\$\{?OPSGATE_TAG\b[^:]*(:?-[^:}]*)?\}?$", _unquoted(flat.get("image", "")))
-            ),
+            tagged=bool(re.search(r":\$\{?OPSGATE_TAG\b[^:]*(:?-[^:}]*)?\}?$", image)),
+            registry=host if slash and re.search(r"[.:]", host) else "",
             # One with profiles does not start unless it is asked for.
             ports=() if "profiles" in keys else tuple(ports),
         )

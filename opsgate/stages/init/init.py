@@ -94,7 +94,7 @@ def run(directory: Path, *, dry_run: bool = False) -> list[str]:
 
 def plan(root: Path, found: Found | None) -> list[Change]:
     """The changes, in the order in which they are made."""
-    return [_config(root, found), _workflow(root), _ignore(root)]
+    return [_config(root, found), _workflow(root, found), _ignore(root)]
 
 
 def _config(root: Path, found: Found | None) -> Change:
@@ -108,14 +108,14 @@ def _config(root: Path, found: Found | None) -> Change:
     return Change(path=path, action="write", text=text)
 
 
-def _workflow(root: Path) -> Change:
+def _workflow(root: Path, found: Found | None) -> Change:
     path = root / WORKFLOW
     if path.exists() or path.is_symlink():
         return Change(path=path, action="keep", why="it is there already")
     for other in sorted(path.parent.glob("*.y*ml")):
         if re.search(r"\b(opsgate|invoke) gate\b|\buses:.*/opsgate@", _read(other)):
             return Change(path=other, action="keep", why="it runs the gate already")
-    workflow = Workflow(environment=_environment(root), branch=_branch(root))
+    workflow = Workflow(environment=_environment(root), branch=_branch(root), registry=_registry(found))
     return Change(path=path, action="write", text=workflow.render())
 
 
@@ -128,6 +128,12 @@ def _ignore(root: Path) -> Change:
         return Change(path=path, action="keep", why="it has artifacts/rollout/ already")
     start = "\n" if text and not text.endswith("\n") else ""
     return Change(path=path, action="append", text=f"{start}# Evidence of rollouts\n{IGNORED}\n")
+
+
+def _registry(found: Found | None) -> str:
+    """Where to log in: GitHub's own registry takes the job's token, any other is for a person to name."""
+    hosts = {service.registry for service in found.services if service.builds} if found else set()
+    return "${{ vars.REGISTRY || 'ghcr.io' }}" if hosts == {"ghcr.io"} else Workflow().registry
 
 
 def _publish(found: Found | None) -> str:
