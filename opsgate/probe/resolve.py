@@ -61,6 +61,8 @@ class Resolver:
 
         Raises `ProbeFailure`: `dns`, or `timeout` when the name server stays silent.
         """
+        if ":" in host:
+            host = host.replace("%25", "%")  # an IPv6 zone, as a URL has it
         literal = _literal(host, port)
         if literal is not None:
             return literal

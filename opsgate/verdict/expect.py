@@ -37,8 +37,16 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     def header(self, name: str) -> str | None:
         """The header's value, the values of a repeated one joined by a comma; None without it."""
         wanted = name.lower()
-        found = [value.strip() for key, value in self.headers if key.lower() == wanted]
+        found = [_readable(value.strip()) for key, value in self.headers if key.lower() == wanted]
         return ", ".join(found) if found else None
+
+
+def _readable(value: str) -> str:
+    # Header bytes arrive as Latin-1; what servers write there is mostly UTF-8.
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,9 +243,10 @@ def _text(response: Response) -> str:
     content_type = response.header("content-type") or ""
     named = re.search(r"charset\s*=\s*[\"']?([A-Za-z0-9._:-]+)", content_type, re.IGNORECASE)
     try:
-        return start.decode(named[1] if named else "utf-8", "replace")
+        text = start.decode(named[1] if named else "utf-8", "replace")
     except (LookupError, ValueError):
-        return start.decode("utf-8", "replace")
+        text = start.decode("utf-8", "replace")
+    return text.removeprefix("\ufeff")
 
 
 def _same(seen: object, wanted: object) -> bool:

@@ -295,6 +295,22 @@ def close_at_once() -> Script:
     return lambda _peer: None
 
 
+def half_closed(data: bytes) -> Script:
+    """Send these bytes and close one direction only; over TLS the closing alert is all that ends."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(data)
+        if isinstance(peer.sock, ssl.SSLSocket):
+            with suppress(OSError):
+                peer.sock.unwrap()
+        else:
+            peer.sock.shutdown(socket.SHUT_WR)
+        peer.hang()
+
+    return script
+
+
 def cut_tls(data: bytes) -> Script:
     """Send these bytes, then end the connection without TLS's closing alert."""
 

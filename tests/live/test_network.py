@@ -245,6 +245,14 @@ def test_an_ipv6_literal(attempt: Attempting) -> None:
     assert (made.ok, made.remote_ip) == (True, "::1")
 
 
+@needs_ipv6
+def test_an_ipv6_literal_with_a_zone() -> None:
+    # Nothing is asked for it: the address need not be there.
+    index, name = socket.if_nameindex()[0]
+    found = resolve.Resolver().resolve(f"fe80::1%25{name}", 80, Exchange(2.0))
+    assert [address[4] for address in found] == [("fe80::1", 80, 0, index)]
+
+
 def test_an_address_given_twice_is_tried_once(names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
     found = resolve.Resolver().resolve("app.example.com", 80, Exchange(2.0))
