@@ -160,33 +160,30 @@ def _earlier(task: Task, settings: Settings, store: Store, run_id: str) -> Evide
 
 
 def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
+    run, hint = earlier.run_id, "give OPSGATE_RUN_ID another value, or none"
     if earlier.environment != settings.environment:
         raise ConfigurationError(
-            f"run {earlier.run_id} belongs to environment {earlier.environment}, not {settings.environment}",
-            "give OPSGATE_RUN_ID another value, or none",
+            f"run {run} belongs to environment {earlier.environment}, not {settings.environment}", hint
         )
-    stages = earlier.stages
-    if task.stages and (stages.deploy.status == "failed" or stages.rollback.attempted is True):
+    if not task.stages:
+        return
+    stages, alone = earlier.stages, f"start a run of its own: {hint}"
+    if stages.deploy.status == "failed" or stages.rollback.attempted is True:
         raise ConfigurationError(
-            f"the release of run {earlier.run_id} failed to deploy, or was rolled back: it cannot go on",
-            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
+            f"the release of run {run} failed to deploy, or was rolled back: it cannot go on", alone
         )
     for name in task.stages:
         if getattr(stages, name).completed:
             raise ConfigurationError(
-                f"run {earlier.run_id} has completed its stage {name} already",
-                "a stage is never run twice in one run: give OPSGATE_RUN_ID another value, or none",
+                f"run {run} has completed its stage {name} already",
+                f"a stage is never run twice in one run: {hint}",
             )
-    if task.stages and "publish" not in task.stages and stages.publish.status in {"failed", "interrupted"}:
+    if "publish" not in task.stages and stages.publish.status in {"failed", "interrupted"}:
         # The gate would pass on what ran before, under the name of what was never published.
+        raise ConfigurationError(f"the release of run {run} was not published: it cannot go on", alone)
+    if stages.gate.completed:
         raise ConfigurationError(
-            f"the release of run {earlier.run_id} was not published: it cannot go on",
-            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
-        )
-    if task.stages and stages.gate.completed:
-        raise ConfigurationError(
-            f"run {earlier.run_id} was gated already: no gate would look at what is brought out after it",
-            "start a run of its own: give OPSGATE_RUN_ID another value, or none",
+            f"run {run} was gated already: no gate would look at what is brought out after it", alone
         )
 
 
