@@ -201,7 +201,7 @@ def broken_opsgate(site: Site, module: str, line: str) -> dict[str, str]:
 
 
 def test_a_defect_keeps_the_record(site: Site) -> None:
-    env = broken_opsgate(site, "opsgate.stages.probing", "broken.required = None")
+    env = broken_opsgate(site, "opsgate.stages.gate", "broken.probing = None")
     result = site.run("gate", "--json", code=70, **env)
     record = result.document
     assert (record["status"], record["status_reason"], record["exit_code"]) == (
@@ -218,7 +218,8 @@ def test_a_defect_keeps_the_record(site: Site) -> None:
 def test_a_defect_after_a_failed_gate_still_rolls_back(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(rollback=ROLLBACK)
-    env = broken_opsgate(site, "opsgate.stages.probing", "broken.failed_names = None")
+    told = "lambda self, name, *_: {'rollback': None}[name]"
+    env = broken_opsgate(site, "opsgate.console.plain", f"broken.PlainReporter.stage_done = {told}")
     record = site.run("gate", "--deadline", "500ms", "--soak", "0", "--json", code=70, **env).document
     assert runtime.read()[0] == "up"
     assert record["stages"]["rollback"]["succeeded"] is True
