@@ -185,18 +185,15 @@ def _failed(record: Evidence) -> list[TargetResult]:
     gate = stages.rollback.recovery if record.trigger == "rollback" else stages.gate
     if not gate or gate.status != "failed":
         return []
-    return [target for target in gate.targets or [] if target.required and not target.healthy]
+    return [target for target in gate.required if not target.healthy]
 
 
 def _why(record: Evidence, target: TargetResult) -> str:
-    from opsgate.evidence.views.facts import down_before
-    from opsgate.evidence.views.words import ALREADY_DOWN, failure, plain
+    from opsgate.evidence.views.phrases import why_and_before
+    from opsgate.evidence.views.words import plain
 
-    last = next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
     name = target.name if target.url in {None, target.name} else f"{target.name} ({target.url})"
-    why = failure(last) if last else "not healthy for long enough" if target.attempts else "no answer yet"
-    already = f"; {ALREADY_DOWN}" if down_before(record, target) else ""
-    return plain(f"{name}: {why}", 600) + already
+    return f"{plain(name, 400)}: {why_and_before(record, target)}"
 
 
 def _command(name: str, title: str, text: str) -> str:

@@ -256,7 +256,14 @@ def test_text_of_many_failures_keeps_the_next_steps() -> None:
     assert any("more, see the record" in line for line in lines)
 
 
-@pytest.mark.parametrize("view", ["text", "md"])
+@pytest.mark.parametrize("view", ["text", "md", "html"])
+def test_a_deploy_that_failed_says_why(view: str) -> None:
+    record = decode((records.DIRECTORY / "failed-deploy-recovered.json").read_bytes())
+    record.stages.deploy.detail = "the pins are not those of this run"
+    assert "the pins are not those of this run" in FORMATS[view](record)
+
+
+@pytest.mark.parametrize("view", ["text", "md", "html"])
 def test_a_target_that_failed_without_a_failed_attempt_is_named(view: str) -> None:
     record = decode((records.DIRECTORY / "failed-no-rollback-flag.json").read_bytes())
     gate = record.stages.gate

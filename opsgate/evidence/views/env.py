@@ -33,4 +33,4 @@ def render(record: Evidence) -> str:
 
 
 def _boolean(value: object) -> str:
-    return {True: "true", False: "false"}.get(value, "unknown") if isinstance(value, bool) else "unknown"
+    return str(value).lower() if isinstance(value, bool) else "unknown"

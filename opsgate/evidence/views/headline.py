@@ -50,6 +50,11 @@ def headline(record: Evidence) -> str:
     return _failed(record)
 
 
+def running(record: Evidence) -> str:
+    """The headline without what follows from it, or why."""
+    return headline(record).partition(": ")[0]
+
+
 def _cut_short(record: Evidence) -> str:
     """A run that did not come to a verdict, or whose verdict does not count."""
     if record.finished_at is None:

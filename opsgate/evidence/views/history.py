@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from opsgate.evidence.views.headline import NOT_VALIDATED
 from opsgate.evidence.views.words import count, plain, span
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def rollback_words(line: Line) -> str:
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    words = "NOT VALIDATED, " if line.status == "skipped" else ""
+    words = f"{NOT_VALIDATED}, " if line.status == "skipped" else ""
     return (
         when(line.finished_at),
         plain(line.environment, 40),

@@ -12,19 +12,22 @@ from opsgate.evidence.views.facts import (
     failures,
     hook_commands,
     seen_revision,
+    unproven,
     up_again,
 )
-from opsgate.evidence.views.headline import NOT_VALIDATED, headline
+from opsgate.evidence.views.headline import NOT_VALIDATED, headline, running
 from opsgate.evidence.views.page import page
-from opsgate.evidence.views.strips import strip
-from opsgate.evidence.views.text import (
+from opsgate.evidence.views.phrases import (
+    BEFORE,
     STEP,
     gate_words,
-    preflight_words,
-    published_words,
     rollback_words,
+    stage_rows,
     step_lines,
+    took,
+    unproven_words,
 )
+from opsgate.evidence.views.strips import strip
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ def _context(record: Evidence) -> dict[str, Any]:
         "answers": _answers(record),
         "next_steps": step_lines(record),
         "failures": [_failure(one) for one in failures(record)[:PICTURES]],
+        "unproven": unproven_words(late, plain) if (late := unproven(record)) else "",
         "timeline": _timeline(record),
         "gates": [_gate(title, gate) for title, gate in gates if gate.targets],
         "warnings": [plain(text, 500) for text in stages.preflight.warnings or []],
@@ -89,8 +93,8 @@ def _answers(record: Evidence) -> list[tuple[str, str, str, str]]:
     down, back = down_since(record), up_again(record)
     if down and back:
         how = "on and off, " if any(one.intermittent for one in failures(record)) else ""
-        took = f"{how}{span((back - down).total_seconds())} in all"
-        outage = f"from {clock(down)} to {clock(back)}", took, "bad"
+        lasted = f"{how}{span((back - down).total_seconds())} in all"
+        outage = f"from {clock(down)} to {clock(back)}", lasted, "bad"
     elif down:
         outage = f"since {clock(down)}", "nothing in this record shows it healthy again", "bad"
     elif record.status == "passed":
@@ -125,20 +129,21 @@ def _running(record: Evidence) -> tuple[str, str, str]:
     seen = seen_revision(probed.required) if probed else None
     said = f"the runtime itself reports {seen}" if seen else "no target reports a revision"
     tone = "good" if record.status == "passed" or rollback.recovered else "bad"
-    return headline(record).split(": ")[0], said if probed and probed.targets else "", tone
+    return running(record), said if probed and probed.targets else "", tone
 
 
 def _rollback(record: Evidence) -> tuple[str, str, str]:
     rollback = record.stages.rollback
     words = rollback_words(record)
     if rollback.attempted:
-        answer = "worked" if rollback.recovered else "ran, recovery not known"
         if rollback.succeeded is None or rollback.succeeded is UNSET:
             answer = "was cut off"
         elif not rollback.succeeded:
             answer = "did NOT work"
         elif rollback.recovered is False:
             answer = "ran, but the runtime did NOT recover"
+        else:
+            answer = "worked" if rollback.recovered else "ran, recovery not known"
         return answer, words, "good" if rollback.recovered else "bad"
     if rollback.withheld:
         return "was withheld", words, "bad"
@@ -146,7 +151,6 @@ def _rollback(record: Evidence) -> tuple[str, str, str]:
 
 
 def _failure(one: Failure) -> dict[str, str]:
-    before = {True: "already down before the rollout", False: "healthy before the rollout", None: ""}
     return {
         "name": plain(one.name, 120),
         "url": plain(one.url or "", 300),
@@ -154,22 +158,15 @@ def _failure(one: Failure) -> dict[str, str]:
         "last": failure(one.last),
         "since": clock(one.since) if one.since else "",
         "count": f"{one.failed} of {count(one.attempts, 'attempt')} failed",
-        "before": before[one.down_before],
+        "before": BEFORE[one.down_before],
     }
 
 
 def _timeline(record: Evidence) -> list[dict[str, str]]:
     """A row for each stage: its words, and where its bar begins and ends, in percent of the run."""
-    stages = record.stages
-    rows: list[tuple[str, Stage, str]] = [
-        ("preflight", stages.preflight, preflight_words(record)),
-        ("publish", stages.publish, published_words(record) if stages.publish.started_at else ""),
-        ("deploy", stages.deploy, plain(stages.deploy.detail or "")),
-        ("gate", stages.gate, gate_words(stages.gate) if stages.gate.started_at else ""),
-        ("rollback", stages.rollback, rollback_words(record)),
-    ]
-    if stages.rollback.recovery:
-        rows.append(("recovery", stages.rollback.recovery, gate_words(stages.rollback.recovery)))
+    rows = stage_rows(record)
+    if recovery := record.stages.rollback.recovery:
+        rows.append(("recovery", recovery, gate_words(recovery)))
     begun = moment(record.started_at)
     ends = [end for _, stage, _ in rows if (end := moment(stage.started_at, stage.duration_ms or 0))]
     total = max(((end - begun).total_seconds() for end in ends), default=1) if begun else 1
@@ -187,7 +184,7 @@ def _row(name: str, stage: Stage, text: str, begun: datetime | None, total: floa
         "width": "",
     }
     row["started"] = clock(started) if started else ""
-    row["took"] = "" if stage.duration_ms is UNSET else span(stage.duration_ms / 1000)
+    row["took"] = took(stage)
     if started and begun:
         offset = (started - begun).total_seconds() / total
         row["x"] = f"{min(max(offset, 0), 0.99) * 100:.2f}%"

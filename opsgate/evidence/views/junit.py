@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 from junitparser import Error, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser import Failure as FailureResult
 
-from opsgate.evidence.views.facts import down_before
 from opsgate.evidence.views.headline import headline
-from opsgate.evidence.views.text import why_lines
-from opsgate.evidence.views.words import ALREADY_DOWN, failure, plain
+from opsgate.evidence.views.phrases import why, why_and_before, why_lines
+from opsgate.evidence.views.words import failure, plain
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Gate, TargetResult
@@ -49,18 +48,16 @@ def _suite(record: Evidence, name: str, gate: Gate) -> TestSuite:
 def _case(record: Evidence, suite: str, target: TargetResult) -> TestCase:
     case = TestCase(plain(target.name), plain(f"opsgate.{record.environment}.{suite}"))
     case.time = round(sum(attempt.elapsed_ms for attempt in target.attempts) / 1000, 3)
-    last = next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
-    words = failure(last) if last else "not healthy for long enough" if target.attempts else "not probed"
     if not target.healthy and target.required:
-        already = f"; {ALREADY_DOWN}" if down_before(record, target) else ""
-        result = FailureResult(words + already, (last.kind or "") if last else "")
+        kind = next((attempt.kind for attempt in reversed(target.attempts) if not attempt.ok), None)
+        result = FailureResult(why_and_before(record, target), kind or "")
         result.text = "\n".join(
             f"{attempt.at_ms / 1000:9.3f} s {'healthy' if attempt.ok else failure(attempt)}"
             for attempt in target.attempts[-SHOWN:]
         )
         case.result = [result]
     elif not target.healthy:
-        case.result = [Skipped(f"not required: {words}")]
+        case.result = [Skipped(f"not required: {why(target)}")]
     return case
 
 

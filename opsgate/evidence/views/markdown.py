@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
-
 from opsgate.evidence.views.facts import down_since, failures, hook_commands, unproven, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.text import (
-    gate_words,
-    preflight_words,
-    published_words,
-    rollback_words,
-    step_lines,
-    unproven_words,
-)
+from opsgate.evidence.views.phrases import BEFORE, stage_rows, step_lines, took, unproven_words
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
 if TYPE_CHECKING:
@@ -56,9 +47,9 @@ def _summary(record: Evidence) -> str:
     code = "" if record.exit_code is None else f", exit code {record.exit_code}"
     started = moment(record.started_at)
     when = f", started {started:%Y-%m-%d} {clock(started)}" if started else ""
-    took = "" if record.duration_ms is None else f", took {span(record.duration_ms / 1000)}"
+    lasted = "" if record.duration_ms is None else f", took {span(record.duration_ms / 1000)}"
     line = f"`{record.trigger}` {_code(record.run_id)} on {_code(record.environment)}: **{record.status}**"
-    lines = [f"{line} (`{record.status_reason}`{validated}){code}{when}{took}."]
+    lines = [f"{line} (`{record.status_reason}`{validated}){code}{when}{lasted}."]
     down, back = down_since(record), up_again(record)
     if down and back:
         lines.append(f"Down from {clock(down)} to {clock(back)}: {span((back - down).total_seconds())}.")
@@ -95,28 +86,20 @@ def _listed(failed: list[Failure]) -> list[str]:
 
 
 def _failure(one: Failure) -> str:
-    before = {True: ", already down before the rollout", False: ", healthy before the rollout", None: ""}
+    before = f", {BEFORE[one.down_before]}" if one.down_before is not None else ""
     since = f", first at {clock(one.since)}" if one.since else ""
     url = f" {_code(one.url)}" if one.url and one.url != one.name else ""
     first = "" if failure(one.first) == failure(one.last) else f", at first {_code(failure(one.first))}"
     return (
         f"- **{_code(one.name)}**{url}: {_code(failure(one.last))}{first}{since}, "
-        f"{one.failed} of {count(one.attempts, 'attempt')} failed{before[one.down_before]}"
+        f"{one.failed} of {count(one.attempts, 'attempt')} failed{before}"
     )
 
 
 def _stages(record: Evidence) -> str:
-    stages = record.stages
     rows = ["| stage | status | took | |", "|---|---|---|---|"]
-    for name, stage, text in (
-        ("preflight", stages.preflight, preflight_words(record)),
-        ("publish", stages.publish, published_words(record) if stages.publish.started_at else ""),
-        ("deploy", stages.deploy, ""),
-        ("gate", stages.gate, gate_words(stages.gate) if stages.gate.started_at else ""),
-        ("rollback", stages.rollback, rollback_words(record)),
-    ):
-        took = "" if stage.duration_ms is UNSET else span(stage.duration_ms / 1000)
-        rows.append(f"| {name} | {_MARKS[stage.status]} | {took} | {_text(text)} |")
+    for name, stage, text in stage_rows(record):
+        rows.append(f"| {name} | {_MARKS[stage.status]} | {took(stage)} | {_text(text)} |")
     return "\n".join(rows)
 
 

@@ -34,7 +34,6 @@ KIND_WORDS: Final = {
     "exit": "command failed",
 }
 """What a failed attempt of a `kind` says when it has no detail of its own."""
-ALREADY_DOWN: Final = "it was already down before the rollout"
 
 
 def plain(text: str, limit: int = 200) -> str:
