@@ -18,6 +18,7 @@ from invoke.parser import Parser
 import opsgate.tasks
 import tasks as checkout
 from tests.docs.pages import BLOCKS, FENCE, LANGUAGES, NOTE, PAGES, ROOT, Block, blocks_of, console_lines, of
+from tests.docs.transcripts import unlike
 from tests.docs.world import BROKEN, GOOD, World
 
 GATE_SCRIPT: Final = "scripts/ci/rollout_health_gate.py"
@@ -168,9 +169,13 @@ def test_a_page_runs_in_a_repository(page: str, world: World) -> None:
 def test_a_page_runs_in_the_checkout(page: str, tmp_path: Path) -> None:
     # The faults of the tutorial are seen by the policy that it shows.
     with World(tmp_path / "world", checkout=True, patient=page == "docs/tutorial.md") as world:
+        said = ""
         try:
             for block in blocks_of(page):
-                world.follow(block, set(ELSEWHERE))
+                said = world.follow(block, set(ELSEWHERE)) or said
+                # A transcript has its command with it, or directly before.
+                if block.language == "text" and (block.runs or not block.commands):
+                    assert not unlike(block.text, said), f"{block}: {said}"
         finally:
             stopped = world.stop()
     if any("control.py stop" in command.text for block in blocks_of(page) for command in block.commands):

@@ -220,6 +220,9 @@ class World:
         # The sample crashes after three seconds: a soak of four is the shortest that sees it.
         text = text.replace('deadline = "30s"\nsoak = "5s"', 'deadline = "12s"\nsoak = "4s"', 1)
         (self.path / "opsgate.toml").write_text(text, encoding="utf-8")
+        (self.path / ".gitignore").write_text("*\n", encoding="utf-8")
+        self._git("init", "--quiet", "--initial-branch", "main")
+        self.commit()
         for name, module in (("inv", "-m invoke"), (".venv/bin/python", "")):
             launcher = self.path / name
             launcher.parent.mkdir(parents=True, exist_ok=True)
@@ -314,20 +317,19 @@ class World:
             "MISSION_CONTROL_PORT": str(self.port),
         }
 
-    def follow(self, block: Block, elsewhere: set[str]) -> None:
-        """Do what a block says."""
+    def follow(self, block: Block, elsewhere: set[str]) -> str:
+        """Do what a block says; what its commands said, with the places as the pages have them."""
         for text in block.before:
             self.ends(block, Command(text, {}), 0)
         for name in block.files:
             self.write(name, block.text)
-        if block.files:
-            return
-        due = [command for command in block.commands if command.bare not in elsewhere]
+        due = [] if block.files else [command for command in block.commands if command.bare not in elsewhere]
+        heard = []
         for run, command in zip(block.runs, due, strict=True):
             done = self.ends(block, command, run.exit_code, run.where)
-            assert run.says in done.stdout + done.stderr, (
-                f"{block}: {command.text}\n{done.stdout}{done.stderr}"
-            )
+            heard.append(done.stdout + done.stderr)
+            assert run.says in heard[-1], f"{block}: {command.text}\n{heard[-1]}"
+        return "".join(heard).replace(shlex.quote(str(self.path)), "/srv/mission")
 
     def ends(
         self, block: Block, command: Command, code: int, where: str = ""
