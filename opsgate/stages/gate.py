@@ -18,12 +18,12 @@ def run(session: Session) -> None:
             record.status_reason = gate.status_reason or "interrupted"
         finally:
             # The attempts of a gate that was broken off count too.
-            record.failed_urls = probing.failed_names(gate.targets or [])
+            record.failed_urls = gate.failed_names
             record.attempt_count = sum(len(target.attempts) for target in gate.targets or [])
 
 
 def _decide(session: Session, gate: Gate) -> None:
-    if not probing.required(session.settings.targets):
+    if not probing.any_required(session.settings.targets):
         gate.status, gate.status_reason = "skipped", "no_urls_configured"
         gate.targets = probing.baseline(session, session.settings.targets)
         gate.policy = session.settings.policy

@@ -135,7 +135,7 @@ def _not_done(record: Evidence, settings: Settings, planned: Sequence[str]) -> s
     ways_back = ["the rollback", "the recovery check"]
     if rollback.attempted:
         missing = [] if rollback.status in {"passed", "failed"} else ways_back[:1]
-        if rollback.recovered is None and probing.required(settings.targets):
+        if rollback.recovered is None and probing.any_required(settings.targets):
             missing += ways_back[1:]
     elif record.trigger == "rollback":
         missing = ways_back

@@ -41,6 +41,5 @@ def check_rollback(session: Session) -> Command | None:
 
 
 def _report(session: Session, stage: Preflight) -> None:
-    down = [target for target in stage.targets or [] if target.required and not target.healthy]
-    for target in down:
+    for target in (one for one in stage.required if not one.healthy):
         session.reporter.note(f"before this rollout, {target.name} was down: {target.attempts[-1].detail}")

@@ -14,7 +14,7 @@ from opsgate.verdict.judge import Failed, Passed, Verdict, fold
 from opsgate.verdict.targets import Policy, RevisionRule, Target
 
 
-def required(targets: Sequence[Target]) -> bool:
+def any_required(targets: Sequence[Target]) -> bool:
     """Whether any target decides."""
     return any(target.required for target in targets)
 
@@ -82,11 +82,6 @@ def result_of(lane: Lane, policy: Policy) -> TargetResult:
     result.flaps = lane.run.flaps
     result.attempts = list(lane.attempts)
     return result
-
-
-def failed_names(targets: Sequence[TargetResult]) -> list[str]:
-    """The URLs of required targets that were not healthy; a command target by its name."""
-    return [target.url or target.name for target in targets if target.required and not target.healthy]
 
 
 def _prober(session: Session, *, rule: RevisionRule, lenient: bool) -> Prober:

@@ -193,7 +193,7 @@ def _roll_back(session: Session, stage: Rollback, *, leaving: Rollout | None, ve
         stage.status = "passed"
         if session.halt.pending():
             return
-        if verify and probing.required(session.settings.targets):
+        if verify and probing.any_required(session.settings.targets):
             session.save()
             stage.recovered = _recovered(session, stage, leaving)
             stage.status = "passed" if stage.recovered else "failed"

@@ -179,7 +179,7 @@ def shipping(session: Session) -> tuple[list[Check], tuple[str, ...]]:
 def runtime(session: Session) -> Iterator[Check]:
     """What each target and each control URL answers now. One that is down never holds a release up."""
     settings = session.settings
-    if not probing.required(settings.targets):
+    if not probing.any_required(settings.targets):
         yield Check(
             name="targets",
             status="problem" if settings.fail_on_skipped else "warning",
