@@ -270,6 +270,9 @@ def test_a_child_that_died_is_replaced(searcher: Searcher) -> None:
         ("(a)+", 10, False),
         ("a?" * 40 + "a" * 40, 40, False),
         ("(a|aa){1,40}b", 40, False),
+        ("(?x)(a+) +b", 28, False),
+        ("(?ix:(a+) # many\n +b)", 28, False),
+        ("(?P<x>ready)", 65_536, True),
     ],
 )
 def test_which_searches_are_cheap(pattern: str, size: int, cheap: bool) -> None:

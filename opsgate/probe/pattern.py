@@ -123,7 +123,8 @@ def _ask(child: subprocess.Popen[bytes], pattern: str, text: str, limit: float) 
 def worst_case(pattern: str, size: int) -> float:
     """A generous bound on the steps of a search in a text of this size; infinite where there is none."""
     plain = re.sub(r"\\.", "x", pattern, flags=re.DOTALL)
-    if re.search(r"\)[*+?{]", plain):
+    # Where white space means nothing, a group and its repetition may be apart.
+    if re.search(r"\)[*+?{]|\(\?[a-zA-Z]*x", plain):
         return math.inf
     repeats = len(re.findall(r"[*+{]", plain))
     choices = len(re.findall(r"[?|]", plain))
