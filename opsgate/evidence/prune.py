@@ -16,6 +16,7 @@ from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import explained, sync_directory, write_durably
 from opsgate.evidence.ledger import Draft
+from opsgate.evidence.record import pretty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +66,7 @@ def prune(
     if not dropped:
         return ()
     checkpoint = Checkpoint(run_id=run_id, created_at=now, dropped=tuple(dropped))
-    data = msgspec.json.format(msgspec.json.encode(checkpoint), indent=2) + b"\n"
+    data = pretty(checkpoint)
     directory = store.run_directory(run_id)
     with explained("pruning", store.directory):
         directory.mkdir()

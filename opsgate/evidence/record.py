@@ -284,7 +284,7 @@ def timestamp(epoch: float) -> Time:
 
 def encode(record: Evidence, redactor: Redactor) -> bytes:
     """The record's file, byte for byte: UTF-8 JSON, indented by two, every secret masked."""
-    return written(masked(record, redactor))
+    return pretty(masked(record, redactor))
 
 
 def masked(record: Evidence, redactor: Redactor) -> Evidence:
@@ -302,9 +302,9 @@ def masked(record: Evidence, redactor: Redactor) -> Evidence:
     return cast("Evidence", _masked(record, mask))
 
 
-def written(record: Evidence) -> bytes:
-    """The file of a record that is masked already."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+def pretty(document: object) -> bytes:
+    """The document, such as a record that is masked already, as a file: JSON in UTF-8, indented by two."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def decode(data: bytes) -> Evidence:

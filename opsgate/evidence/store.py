@@ -127,7 +127,7 @@ class Store:
         """Replace the run's record, `latest.json` and `latest.env` with what is known now."""
         path = self.record_path(evidence.run_id)
         shown = record.masked(evidence, self._redactor)
-        data = record.written(shown)
+        data = record.pretty(shown)
         with explained("writing the record", path):
             replace_durably(path, data)
             with self.ledger.locked():
@@ -152,7 +152,7 @@ class Store:
         """
         directory = self.run_directory(evidence.run_id)
         shown = record.masked(evidence, self._redactor)
-        data = record.written(shown)
+        data = record.pretty(shown)
         # The line holds what the file holds, secrets masked.
         draft = lines.draft(shown, task, hashlib.sha256(data).hexdigest())
         waiting = directory / FINAL

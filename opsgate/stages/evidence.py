@@ -16,7 +16,7 @@ from opsgate.errors import ConfigurationError, EvidenceError, OpsgateError
 from opsgate.evidence import repair, verdicts
 from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
 from opsgate.evidence.prune import prune
-from opsgate.evidence.record import Evidence, new_run_id, timestamp
+from opsgate.evidence.record import Evidence, new_run_id, pretty, timestamp
 from opsgate.evidence.replays import compare
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import Report, verify
@@ -319,5 +319,5 @@ def _choose(names: Iterable[str]) -> str:
     return f"choose one of {', '.join(names)}"
 
 
-def _json(document: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+def _json(document: object) -> str:
+    return pretty(document).decode()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from opsgate.evidence.record import pretty
 from opsgate.evidence.views.headline import NOT_VALIDATED
 from opsgate.settings import Settings, describe
 from opsgate.stages import publish
@@ -84,7 +85,7 @@ def _plan(
             "order": order,
             "warnings": list(settings.warnings),
         }
-        return msgspec.json.format(msgspec.json.encode(scrub(document)), indent=2).decode() + "\n"
+        return pretty(scrub(document)).decode()
     lines = [f"Plan for {settings.environment} (nothing is run)", "", "Configuration"]
     width = max(len(row.key) for row in rows)
     lines += [f"  {row.key:<{width}}  {row.value}  ({row.origin})" for row in rows]

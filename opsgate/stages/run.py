@@ -16,7 +16,7 @@ import msgspec
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, masked, new_run_id, timestamp, written
+from opsgate.evidence.record import Ci, Evidence, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.record import TakenOver as Taken
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True):
     @property
     def document(self) -> str:
         """The record as it stands in its file, or would."""
-        return written(self.record).decode()
+        return pretty(self.record).decode()
 
 
 def execute(

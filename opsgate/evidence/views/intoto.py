@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from opsgate.errors import ConfigurationError
+from opsgate.evidence.record import pretty
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Image
@@ -33,7 +34,7 @@ def render(record: Evidence) -> str:
         "predicateType": PREDICATE,
         "predicate": _predicate(record),
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+    return pretty(document).decode()
 
 
 def _nothing_to_attest(record: Evidence) -> str:

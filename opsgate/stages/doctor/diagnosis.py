@@ -10,7 +10,7 @@ import msgspec
 
 from opsgate import __version__
 from opsgate.errors import ConfigurationError, OpsgateError
-from opsgate.evidence.record import Time, timestamp
+from opsgate.evidence.record import Time, pretty, timestamp
 from opsgate.evidence.views.words import count, plain
 from opsgate.redact import Redactor
 from opsgate.settings import Row, Settings, describe
@@ -50,7 +50,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def as_json(self) -> str:
         """The one JSON document."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
+        return pretty(self).decode()
 
     @property
     def as_text(self) -> str:
