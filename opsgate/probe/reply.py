@@ -46,6 +46,18 @@ def _value(raw: bytes) -> str:
     return raw.strip(b" \t").decode("latin-1")
 
 
+def _message(fields: list[tuple[str, str]], code: int) -> http.client.HTTPMessage:
+    message = http.client.HTTPMessage()
+    for name, value in fields:
+        if name.lower() == "location" and 300 <= code < 400:  # noqa: PLR2004 - the class 3xx
+            if message.get(name, value) != value:
+                raise ProbeFailure("redirect", "redirected to two places at once", code)
+            # Told twice, it would be read as one place with a comma in its name.
+            del message[name]
+        message[name] = value
+    return message
+
+
 class StrictResponse(http.client.HTTPResponse):
     """`http.client`'s response with its own reading of head and body.
 
@@ -73,10 +85,7 @@ class StrictResponse(http.client.HTTPResponse):
             raise _malformed(f"more than {INTERIM_LIMIT} interim responses")
         self.code = self.status = code
         self.version = 10 if version == "HTTP/1.0" else 11
-        message = http.client.HTTPMessage()
-        for name, value in fields:
-            message[name] = value
-        self.headers = self.msg = message
+        self.headers = self.msg = _message(fields, code)
         self.will_close = True
         self._frame(fields)
 

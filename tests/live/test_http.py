@@ -28,6 +28,7 @@ from tests.live.servers import (
     hang,
     hang_after,
     healthy,
+    in_turn,
     redirect,
     reset_after,
     response,
@@ -384,6 +385,10 @@ REDIRECTS = [
     Case("to a Location of 60 KiB", redirect("/" + "%zz" * 20_000), "redirect"),
     Case("behind backslashes", redirect("http:\\\\login.example.com\\@127.0.0.1:{port}/"), "redirect"),
     Case("cut off after the Location", b"HTTP/1.1 302 Found\r\nLocation: /ok\r\n", "protocol"),
+    Case("to one place, told twice", by_path(
+        index=status(302, ("Location", "/ok"), ("location", "/ok")), ok=healthy()), None),
+    Case("to 2 places", in_turn(status(302, ("Location", "/a"), ("Location", "/b")), healthy()), "redirect"),
+    Case("created in two places", status(201, ("Location", "/ok"), ("Location", "/no")), None),
     Case("for ever", redirect("/again"), "redirect"),
     Case("nowhere", redirect(None), "redirect"),
     Case("to an empty Location", redirect(""), "redirect"),
