@@ -165,7 +165,7 @@ def history(
     if status not in {None, "passed", "failed", "skipped"}:
         raise ConfigurationError(f"--status {status}: unknown status", "choose passed, failed or skipped")
     begin = None if since is None else _since(since, now)
-    lines = list(_store(settings).ledger.read())
+    lines = _store(settings).ledger.read()
     if not lines:
         raise _nothing(settings.evidence_dir, environment)
     found = select(lines, environment=environment, since=begin, status=status)
