@@ -378,6 +378,11 @@ def test_markdown_shows_hostile_output_whole_in_one_block() -> None:
     assert all(text.count("</details>") == 5 for text in output)
 
 
+def test_lost_evidence_stands_in_the_first_line_of_what_was_not_validated_too() -> None:
+    record = msgspec.structs.replace(CORPUS["rollback-unverified"], exit_code=74)
+    assert headline(record).endswith("not probed afterwards; the evidence of it could not be written")
+
+
 # --- junit ----------------------------------------------------------------------------------------
 
 

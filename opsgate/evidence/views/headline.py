@@ -27,6 +27,7 @@ EVIDENCE_LOST: Final = 74
 HELD: Final = 75
 """Exit codes of runs whose status does not tell the whole story."""
 PERSON: Final = "a person is needed now"
+_LOST: Final = "the evidence of it could not be written"
 _WITHHELD: Final = {
     None: "no rollback is configured",
     "no_rollback": "not rolled back, as --no-rollback says",
@@ -40,7 +41,8 @@ def headline(record: Evidence) -> str:
     if record.finished_at is None or record.status_reason == "interrupted":
         return _cut_short(record)
     if record.status == "skipped":
-        return _skipped(record)
+        lost = f"; {_LOST}" if record.exit_code == EVIDENCE_LOST else ""
+        return f"{_skipped(record)}{lost}"
     if record.status == "passed":
         return _recovered(record) if record.trigger == "rollback" else _passed(record)
     if record.stages.rollback.attempted:
@@ -62,9 +64,9 @@ def _cut_short(record: Evidence) -> str:
     if record.exit_code == NOT_READY:
         return f"{_unchanged(record)}: not ready, nothing was touched"
     if record.exit_code == EVIDENCE_LOST and record.stages.rollback.recovered:
-        return f"{_recovered(record)}, but the evidence of it could not be written"
+        return f"{_recovered(record)}, but {_LOST}"
     if record.exit_code == EVIDENCE_LOST and record.stages.gate.status == "passed":
-        return f"{_passed(record)}, but the evidence of it could not be written"
+        return f"{_passed(record)}, but {_LOST}"
     return f"{_unproven(record)}: {'another run took over' if record.exit_code == HELD else 'interrupted'}"
 
 
