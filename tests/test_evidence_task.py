@@ -140,6 +140,7 @@ def test_format_json_is_what_the_flag_json_is(store: Store, mode: str) -> None:
         ({"since": "2100-01-01"}, []),
         ({"since": "1h"}, []),
         ({"since": "36h"}, []),
+        ({"since": "90s"}, []),
         ({"since": "1d12h30m"}, []),
         ({"since": "99999d"}, ["r1", "r2", "r3", "r4"]),
     ],

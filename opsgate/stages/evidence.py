@@ -209,10 +209,11 @@ def _since(text: str, now: float) -> float:
     except ValueError:
         pass
     # Not a duration of the policy: those end at a day, and a number alone may be meant as a year.
-    match = re.fullmatch(r"(?:(\d{1,20})d)?(?:(\d{1,20})h)?(?:(\d{1,20})m)?", text, re.ASCII)
+    match = re.fullmatch(r"(?:(\d{1,20})d)?(?:(\d{1,20})h)?(?:(\d{1,20})m)?(?:(\d{1,20})s)?", text, re.ASCII)
     if not text or match is None:
         raise ConfigurationError(f"--since {text}: neither a date nor an age", hint)
-    age = sum(int(number or 0) * unit for number, unit in zip(match.groups(), (DAY, 3600, 60), strict=True))
+    parts = zip(match.groups(), (DAY, 3600, 60, 1), strict=True)
+    age = sum(int(number or 0) * unit for number, unit in parts)
     try:
         timestamp(now - age)
     except (ValueError, OverflowError, OSError):
