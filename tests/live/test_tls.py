@@ -89,6 +89,46 @@ def test_an_authority_that_is_not_trusted(attempt: Attempting) -> None:
     assert "certificate verify failed" in made.detail
 
 
+@pytest.mark.parametrize(("sent", "kind"), [(1, "tls"), (2, None)])
+def test_a_certificate_from_an_authority_between(
+    sent: int, kind: str | None, attempt: Attempting, authority: Authority, tmp_path: Path
+) -> None:
+    issued = authority.ca.create_child_ca().issue_cert("127.0.0.1")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(
+        issued.private_key_pem.bytes() + b"".join(p.bytes() for p in issued.cert_chain_pems[:sent])
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    with Server(healthy(), tls=context) as server:
+        assert attempt(server.url).kind == kind
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_protocol_that_is_new_enough(
+    version: ssl.TLSVersion, attempt: Attempting, authority: Authority
+) -> None:
+    context = authority.server()
+    context.minimum_version = context.maximum_version = version
+    with Server(healthy(), tls=context) as server:
+        assert attempt(server.url).ok
+
+
+def test_a_server_that_would_rather_speak_http_2(attempt: Attempting, authority: Authority) -> None:
+    context = authority.server()
+    context.set_alpn_protocols(["h2"])
+    with Server(healthy(), tls=context) as server:
+        assert attempt(server.url).ok
+
+
+def test_a_client_certificate_that_may_be_left_out(attempt: Attempting, authority: Authority) -> None:
+    context = authority.server()
+    context.verify_mode = ssl.CERT_OPTIONAL
+    authority.ca.configure_trust(context)
+    with Server(healthy(), tls=context) as server:
+        assert attempt(server.url).ok
+
+
 def test_a_server_that_speaks_plain_http(attempt: Attempting) -> None:
     with Server(lambda peer: peer.send(response(status="400 Bad Request"))) as server:
         made = attempt(server.url.replace("http:", "https:"))
@@ -127,6 +167,43 @@ def test_a_handshake_that_is_cut_off(data: bytes, attempt: Attempting) -> None:
 
     with Server(script) as server:
         assert attempt(server.url.replace("http:", "https:")).kind == "tls"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x15\x03\x03\x00\x02\x02\x50",
+        b"\x15\x03\x03\x00\x02\x01\x5a" * 2000,
+        bytes(range(256)) * 999,
+        b"\x16\x03\x03\xff\xff" + bytes(70_000),
+        (b"\x16\x03\x03\x40\x00\x02\xff\xff\xff" + bytes(16_380)) * 50,
+        response(),
+    ],
+    ids=["alert", "warnings without end", "garbage", "a record too long", "a message too long", "plain HTTP"],
+)
+def test_a_handshake_that_is_none(data: bytes, attempt: Attempting) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(4096)
+        peer.send(data)
+        peer.hang()
+
+    with Server(script) as server:
+        assert attempt(server.url.replace("http:", "https:"), limit=5.0).kind == "tls"
+
+
+@pytest.mark.parametrize(("wait", "limit", "kind"), [(0.2, 5.0, None), (1.0, 0.3, "timeout")])
+def test_a_slow_handshake(
+    wait: float, limit: float, kind: str | None, attempt: Attempting, server_tls: ssl.SSLContext
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.pause(wait)
+        with server_tls.wrap_socket(peer.sock, server_side=True) as peer.sock:
+            answer(response())(peer)
+            peer.sock.unwrap()
+
+    with Server(script) as server:
+        made = attempt(server.url.replace("http:", "https:"), limit=limit)
+    assert made.kind == kind
 
 
 def test_a_handshake_that_is_reset(attempt: Attempting) -> None:
