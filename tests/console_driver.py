@@ -11,7 +11,7 @@ import sys
 
 from opsgate.console import reporter
 from opsgate.evidence.record import decode
-from opsgate.verdict.judge import Passed, Run
+from opsgate.verdict.judge import Passed, Tally
 from opsgate.verdict.targets import Attempt, Policy, Target
 from tests import records
 
@@ -23,7 +23,7 @@ def main(targets: int, rounds: int, *, stop: bool, silent: bool) -> None:
     told.started(record, verdict_by=1_700_000_000)
     told.stage("gate")
     told.probing([Target(name=f"target-{i}", url=f"http://h/{i}") for i in range(targets)], policy, "gate")
-    runs = [Run() for _ in range(targets)]
+    tallies = [Tally() for _ in range(targets)]
     for turn in range(rounds):
         for i in range(silent, targets):
             # The last of all is the worst: an order of names would not show it.
@@ -31,8 +31,8 @@ def main(targets: int, rounds: int, *, stop: bool, silent: bool) -> None:
             attempt = Attempt(
                 at_ms=turn * 250, elapsed_ms=12, ok=not bad, kind="refused" if bad else None, status_code=None
             )
-            runs[i] = runs[i].after(attempt, policy)
-            told.attempt(i, attempt, runs[i])
+            tallies[i] = tallies[i].after(attempt, policy)
+            told.attempt(i, attempt, tallies[i])
         sys.stdin.readline()
     if not stop:
         told.probed(Passed())

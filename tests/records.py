@@ -37,7 +37,7 @@ from opsgate.evidence.record import (
 )
 from opsgate.evidence.views import FORMATS
 from opsgate.redact import Redactor
-from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide
+from opsgate.verdict.judge import Failed, Passed, Tally, Waiting, decide
 from opsgate.verdict.targets import Attempt, Policy
 
 DIRECTORY = Path(__file__).parent / "data" / "records"
@@ -100,7 +100,7 @@ def played(
     rng = random.Random(7)
     everyone = [*plays, *control]
     tries: list[list[Attempt]] = [[] for _ in everyone]
-    runs = [Run() for _ in everyone]
+    tallies = [Tally() for _ in everyone]
     due = [float(i) for i in range(len(everyone))]
     must = [i for i, play in enumerate(plays) if play.required]
     watchers = list(range(len(plays), len(everyone)))
@@ -108,21 +108,21 @@ def played(
         who = min(range(len(due)), key=due.__getitem__)
         attempt = _attempt(everyone[who], due[who], rng)
         tries[who].append(attempt)
-        runs[who] = runs[who].after(attempt, POLICY)
+        tallies[who] = tallies[who].after(attempt, POLICY)
         gap = POLICY.interval * 1000 if attempt.ok else min(100 * 2 ** len(tries[who]), 500)
         due[who] = max(attempt.at_ms + gap, attempt.end_ms)
         verdict = decide(
-            [runs[i] for i in must], POLICY, now_ms=min(due), control=[runs[i] for i in watchers]
+            [tallies[i] for i in must], POLICY, now_ms=min(due), control=[tallies[i] for i in watchers]
         )
         if isinstance(verdict, Waiting):
             if verdict.probe_at_ms is not None:
                 due = [
-                    verdict.probe_at_ms if run.last_ms < verdict.probe_at_ms < at else at
-                    for at, run in zip(due, runs, strict=True)
+                    verdict.probe_at_ms if tally.last_ms < verdict.probe_at_ms < at else at
+                    for at, tally in zip(due, tallies, strict=True)
                 ]
             continue
         break
-    results = [_result(*one) for one in zip(everyone, tries, runs, strict=True)]
+    results = [_result(*one) for one in zip(everyone, tries, tallies, strict=True)]
     end = max(attempt.end_ms for each in tries for attempt in each)
     gate = Gate(
         status="passed" if isinstance(verdict, Passed) else "failed",
@@ -158,14 +158,14 @@ def _attempt(play: Play, at: float, rng: random.Random) -> Attempt:
     )
 
 
-def _result(play: Play, tries: list[Attempt], run: Run) -> TargetResult:
+def _result(play: Play, tries: list[Attempt], tally: Tally) -> TargetResult:
     return TargetResult(
         name=play.name,
         url=play.url,
         required=play.required,
-        healthy=run.is_healthy(POLICY),
-        first_healthy_ms=run.first_healthy_ms,
-        flaps=run.flaps,
+        healthy=tally.is_healthy(POLICY),
+        first_healthy_ms=tally.first_healthy_ms,
+        flaps=tally.flaps,
         attempts=tries,
     )
 
@@ -192,8 +192,8 @@ def baseline(*, down: bool = False) -> Preflight:
     results = []
     for play in plays(always("refused" if down else "ok"), OLD):
         attempt = _attempt(play, 0.0, rng)
-        run = Run().after(attempt, POLICY)
-        results.append(_result(play, [attempt], run))
+        tally = Tally().after(attempt, POLICY)
+        results.append(_result(play, [attempt], tally))
     check = Command(command="ssh prod true", exit_code=0, duration_ms=310, timed_out=False, output_tail="")
     return Preflight(
         status="passed", started_at=time(START), duration_ms=2100, targets=results, rollback_check=check
@@ -548,10 +548,10 @@ def _interrupted(stages: Stages) -> Stages:
     )
     for target in stages.gate.targets or []:
         target.attempts = [attempt for attempt in target.attempts if attempt.end_ms <= 2000]
-        run = Run()
+        tally = Tally()
         for attempt in target.attempts:
-            run = run.after(attempt, POLICY)
-        target.healthy, target.first_healthy_ms = run.is_healthy(POLICY), run.first_healthy_ms
+            tally = tally.after(attempt, POLICY)
+        target.healthy, target.first_healthy_ms = tally.is_healthy(POLICY), tally.first_healthy_ms
     return stages
 
 

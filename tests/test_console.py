@@ -22,7 +22,7 @@ from opsgate.console import reporter
 from opsgate.console.plain import BURST, CHANGES, PlainReporter
 from opsgate.evidence.record import Evidence, decode
 from opsgate.evidence.views.text import render
-from opsgate.verdict.judge import Failed, Passed, Run, Waiting
+from opsgate.verdict.judge import Failed, Passed, Tally, Waiting
 from opsgate.verdict.targets import Attempt, Policy, Target
 from tests import records
 
@@ -43,7 +43,7 @@ class Told:
         self.reporter = PlainReporter(self.stream, summary=summary, wall=lambda: NOON + self.now)
         self.now = 0.0
         self.names = [f"t{i}" for i in range(names)] if isinstance(names, int) else names
-        self.runs = [Run() for _ in self.names]
+        self.tallies = [Tally() for _ in self.names]
 
     def probing(self) -> Told:
         self.reporter.probing([Target(name=name, url="http://h/") for name in self.names], POLICY, "gate")
@@ -54,8 +54,8 @@ class Told:
     def attempt(self, at_ms: int, kind: str | None = None, *, index: int = 0, detail: str = "") -> None:
         self.now = at_ms / 1000
         attempt = Attempt(at_ms=at_ms, elapsed_ms=12, ok=kind is None, kind=kind, detail=detail)  # type: ignore[arg-type]
-        self.runs[index] = self.runs[index].after(attempt, POLICY)
-        self.reporter.attempt(index, attempt, self.runs[index])
+        self.tallies[index] = self.tallies[index].after(attempt, POLICY)
+        self.reporter.attempt(index, attempt, self.tallies[index])
 
     @property
     def lines(self) -> list[str]:
@@ -200,8 +200,8 @@ def everything(told: PlainReporter) -> None:
     told.started(record(), verdict_by=1e30)
     told.probing([Target(name="tärget ✓", url="http://h/")], POLICY, "gate")
     attempt = Attempt(at_ms=0, elapsed_ms=1, ok=True)
-    told.attempt(0, attempt, Run().after(attempt, POLICY))
-    told.attempt(7, attempt, Run())
+    told.attempt(0, attempt, Tally().after(attempt, POLICY))
+    told.attempt(7, attempt, Tally())
     told.hook_line("publish", "\udcff é")
     told.probed(Passed())
     told.finished(record(), None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opsgate.verdict.judge import (
     Failed,
     Passed,
-    Run,
+    Tally,
     Verdict,
     Waiting,
     decide,
@@ -165,11 +165,11 @@ class TestProperties:
     ) -> None:
         answers = [(each.end_ms, index, each) for index, lane in enumerate(attempts) for each in lane]
         answers.sort(key=lambda answer: answer[:2])
-        runs, soak_end = [Run() for _ in attempts], None
+        tallies, soak_end = [Tally() for _ in attempts], None
         for now, index, each in answers:
-            runs[index] = runs[index].after(each, policy)
-            verdict = decide(runs, policy, now_ms=min(now, policy.deadline * 1000 - 1))
-            if not may_settle(runs[index], policy, soak_end):
+            tallies[index] = tallies[index].after(each, policy)
+            verdict = decide(tallies, policy, now_ms=min(now, policy.deadline * 1000 - 1))
+            if not may_settle(tallies[index], policy, soak_end):
                 assert verdict == Waiting(soak_end)
             if not isinstance(verdict, Waiting):
                 return
@@ -193,19 +193,19 @@ def _contract_passes(attempts: list[list[Attempt]], policy: Policy) -> bool:
 
 
 def _can_still_pass(attempts: list[Attempt], policy: Policy) -> bool:
-    run = fold(attempts, policy)
+    tally = fold(attempts, policy)
     deadline, interval = policy.deadline * 1000, policy.interval * 1000
-    if run.start_ms is None:
-        run = run.after(attempt(run.end_ms, elapsed_ms=0), policy)
-    while run.last_ms < deadline:
-        if decide([run], policy, now_ms=run.end_ms) == Passed():
+    if tally.start_ms is None:
+        tally = tally.after(attempt(tally.end_ms, elapsed_ms=0), policy)
+    while tally.last_ms < deadline:
+        if decide([tally], policy, now_ms=tally.end_ms) == Passed():
             return True
-        assert run.start_ms is not None
-        soak_end = run.start_ms + policy.soak * 1000
-        due = run.last_ms + interval
-        if run.last_ms < soak_end < due:
+        assert tally.start_ms is not None
+        soak_end = tally.start_ms + policy.soak * 1000
+        due = tally.last_ms + interval
+        if tally.last_ms < soak_end < due:
             due = soak_end
-        run = run.after(attempt(max(due, run.end_ms), elapsed_ms=0), policy)
+        tally = tally.after(attempt(max(due, tally.end_ms), elapsed_ms=0), policy)
     return False
 
 
@@ -244,8 +244,8 @@ class TestPassed:
 class TestFailed:
     def test_a_failure_starts_the_run_again(self) -> None:
         assert said([[*healthy_for(1.5), attempt(2000, ok=False)]], SMALL, 2001) == Waiting()
-        run = fold([*healthy_for(1.5), attempt(2000, ok=False), attempt(2100)], SMALL)
-        assert (run.start_ms, run.streak, run.flaps, run.first_healthy_ms) == (2100, 1, 1, 0)
+        tally = fold([*healthy_for(1.5), attempt(2000, ok=False), attempt(2100)], SMALL)
+        assert (tally.start_ms, tally.streak, tally.flaps, tally.first_healthy_ms) == (2100, 1, 1, 0)
 
     def test_losing_health_before_the_successes_is_no_flap(self) -> None:
         lane = [attempt(n * 100, ok=n % 3 < 2) for n in range(30)]
@@ -299,8 +299,8 @@ class TestObserver:
     ANSWERED = Attempt(at_ms=9000, elapsed_ms=1, ok=False, kind="status", status_code=503)
 
     def verdict(self, seen: list[Attempt], *control: list[Attempt], now: float = math.inf) -> Verdict:
-        runs = [fold([each], SMALL) for each in seen]
-        return decide(runs, SMALL, now_ms=now, control=[fold(lane, SMALL) for lane in control])
+        tallies = [fold([each], SMALL) for each in seen]
+        return decide(tallies, SMALL, now_ms=now, control=[fold(lane, SMALL) for lane in control])
 
     @pytest.mark.parametrize("seen", [BLIND, DEAF, UNREACHABLE])
     def test_nothing_heard_from_anyone_is_the_observers_fault(self, seen: Attempt) -> None:
@@ -321,5 +321,5 @@ class TestObserver:
         assert self.verdict([self.BLIND], [self.BLIND], []) == Failed("probe_failures")
 
     def test_a_host_heard_once_stays_heard(self) -> None:
-        run = fold([attempt(0), self.BLIND], SMALL)
-        assert decide([run], SMALL, control=[fold([self.BLIND], SMALL)]) == Failed("probe_failures")
+        tally = fold([attempt(0), self.BLIND], SMALL)
+        assert decide([tally], SMALL, control=[fold([self.BLIND], SMALL)]) == Failed("probe_failures")

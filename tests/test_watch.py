@@ -129,7 +129,7 @@ class TestDeadline:
         gate = Gate([up_between((15, 1000))], policy)
         assert gate.verdict == Failed("probe_failures")
         assert gate.seconds < 26
-        assert not gate.watch.lanes[0].run.is_healthy(policy)
+        assert not gate.watch.lanes[0].tally.is_healthy(policy)
 
     def test_a_pass_reached_in_time_stands_though_its_answer_is_read_late(self) -> None:
         """The second target hangs from the instant that the first one completes the pass."""

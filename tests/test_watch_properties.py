@@ -79,7 +79,9 @@ class TestAnyGate:
     @given(gates)
     def test_a_failed_one_names_an_unhealthy_target(self, gate: Gate) -> None:
         unhealthy = [
-            lane for lane in gate.watch.lanes if lane.target.required and not lane.run.is_healthy(gate.policy)
+            lane
+            for lane in gate.watch.lanes
+            if lane.target.required and not lane.tally.is_healthy(gate.policy)
         ]
         assert bool(unhealthy) == isinstance(gate.verdict, Failed)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from opsgate.console.plain import Row
     from opsgate.evidence.record import Evidence
-    from opsgate.verdict.judge import Run, Verdict
+    from opsgate.verdict.judge import Tally, Verdict
     from opsgate.verdict.targets import Attempt, Policy, Target
 
 FRAMES: Final = 4
@@ -54,12 +54,12 @@ class LiveReporter(PlainReporter):
         )
         self._live.start()
 
-    def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
+    def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Remembered; the next drawing shows it."""
         if not 0 <= index < len(self._rows):
             return
         row = self._rows[index]
-        row.run, row.last = run, attempt
+        row.tally, row.last = tally, attempt
         if not attempt.ok:
             row.worst = attempt
 
@@ -107,7 +107,7 @@ class LiveReporter(PlainReporter):
         table = Table(box=None, pad_edge=False, expand=True, show_edge=False)
         table.add_column("target", no_wrap=True, overflow="ellipsis", ratio=4)
         table.add_column("state", no_wrap=True, width=12)
-        table.add_column("run", no_wrap=True, justify="right", width=6)
+        table.add_column("tally", no_wrap=True, justify="right", width=6)
         table.add_column("latency", no_wrap=True, justify="right", width=8)
         if size.width >= WIDE:
             table.add_column("soak", no_wrap=True, width=BAR)
@@ -118,7 +118,7 @@ class LiveReporter(PlainReporter):
             cells = [
                 Text(f"{_short(row.name)}{'' if row.required else ' (not required)'}"),
                 Text(state, style=style),
-                Text(str(row.run.streak)),
+                Text(str(row.tally.streak)),
                 Text(latency),
             ]
             if size.width >= WIDE:
@@ -130,7 +130,7 @@ class LiveReporter(PlainReporter):
 
     def _head(self, now: float, width: int) -> Text:
         required = [row for row in self._rows if row.required]
-        healthy = sum(row.run.start_ms is not None for row in required)
+        healthy = sum(row.tally.start_ms is not None for row in required)
         deadline = self._policy.deadline if self._policy else 0
         text = f"{self._label}: {healthy} of {count(len(required), 'target')} healthy  "
         clock = f" {span(min(now, deadline))} of {span(deadline)}"
@@ -139,9 +139,9 @@ class LiveReporter(PlainReporter):
         return line
 
     def _soak(self, row: Row, now: float) -> str:
-        if self._policy is None or row.run.start_ms is None:
+        if self._policy is None or row.tally.start_ms is None:
             return ""
-        return _bar((now - row.run.start_ms / 1000) / self._policy.soak if self._policy.soak else 1, BAR)
+        return _bar((now - row.tally.start_ms / 1000) / self._policy.soak if self._policy.soak else 1, BAR)
 
 
 def _short(name: str) -> str:
@@ -160,7 +160,7 @@ def _state(row: Row, policy: Policy | None) -> tuple[str, str]:
         return "waiting", "dim"
     if not row.last.ok:
         return "failing", "bold red" if row.required else "yellow"
-    if policy is not None and row.run.has_soaked(policy):
+    if policy is not None and row.tally.has_soaked(policy):
         return "healthy", "green"
     return "soaking", "cyan"
 
@@ -168,11 +168,11 @@ def _state(row: Row, policy: Policy | None) -> tuple[str, str]:
 def _badness(row: Row) -> tuple[bool, int, int, int]:
     """Sorts required before others, failing before waiting before healthy, then by flaps and short runs."""
     rank = 1 if row.last is None else 2 * row.last.ok
-    return not row.required, rank, -row.run.flaps, row.run.streak
+    return not row.required, rank, -row.tally.flaps, row.tally.streak
 
 
 def _run(row: Row) -> str:
-    return f"{count(row.run.streak, 'healthy attempt')} in a row of {row.run.attempts}"
+    return f"{count(row.tally.streak, 'healthy attempt')} in a row of {row.tally.attempts}"
 
 
 def _failed(row: Row) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from opsgate.console.safe import SafeStream
 from opsgate.evidence.views.words import count, failure, plain, span
-from opsgate.verdict.judge import Failed, Passed, Run
+from opsgate.verdict.judge import Failed, Passed, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ CHANGES: Final = 8
 class Row:
     """What the console remembers of one target."""
 
-    __slots__ = ("changes", "kinds", "last", "name", "required", "run", "worst")
+    __slots__ = ("changes", "kinds", "last", "name", "required", "tally", "worst")
 
     def __init__(self, target: Target) -> None:
         self.name = plain(target.name, 80)
         self.required = target.required
-        self.run = Run()
+        self.tally = Tally()
         self.last: Attempt | None = None
         self.worst: Attempt | None = None
         """The latest failed attempt."""
@@ -103,13 +103,13 @@ class PlainReporter:
             f"soak {span(policy.soak)}, {count(policy.successes, 'healthy attempt')} in a row",
         )
 
-    def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
+    def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Tells changes of state, and every fifteen seconds how things stand."""
         if not 0 <= index < len(self._rows):
             return
         row = self._rows[index]
-        text = self._change(row, attempt, run)
-        row.run, row.last = run, attempt
+        text = self._change(row, attempt, tally)
+        row.tally, row.last = tally, attempt
         if not attempt.ok:
             row.worst = attempt
         if text and row.changes < CHANGES and self._room(attempt.end_ms):
@@ -139,25 +139,25 @@ class PlainReporter:
         if head:
             self._event("ledger", f"head {head} (keep it elsewhere for `evidence --verify --head`)")
 
-    def _change(self, row: Row, attempt: Attempt, run: Run) -> str:
+    def _change(self, row: Row, attempt: Attempt, tally: Tally) -> str:
         """What is new about the target; empty when nothing is."""
         was = row.last
         if attempt.ok:
             if was is not None and was.ok:
                 return ""
             row.kinds.clear()
-            return f"healthy ({span(attempt.elapsed_ms / 1000)}){self._soaking(run)}{_warning(attempt)}"
+            return f"healthy ({span(attempt.elapsed_ms / 1000)}){self._soaking(tally)}{_warning(attempt)}"
         fresh = attempt.kind not in row.kinds
         row.kinds.add(attempt.kind)
         if was is not None and was.ok:
-            held = (attempt.at_ms - (row.run.start_ms or attempt.at_ms)) / 1000
+            held = (attempt.at_ms - (row.tally.start_ms or attempt.at_ms)) / 1000
             return f"lost health after {span(held)}: {failure(attempt)}"
         return f"failing: {failure(attempt)}" if fresh else ""
 
-    def _soaking(self, run: Run) -> str:
-        if self._policy is None or not self._policy.soak or run.start_ms is None:
+    def _soaking(self, tally: Tally) -> str:
+        if self._policy is None or not self._policy.soak or tally.start_ms is None:
             return ""
-        return f", soak until {utc(self._began + run.start_ms / 1000 + self._policy.soak)}"
+        return f", soak until {utc(self._began + tally.start_ms / 1000 + self._policy.soak)}"
 
     def _room(self, now_ms: float) -> bool:
         start, told = self._window

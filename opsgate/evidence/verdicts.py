@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from opsgate.verdict.judge import Failed, Passed, Run, Waiting, decide, fold, latest_start_ms
+from opsgate.verdict.judge import Failed, Passed, Tally, Waiting, decide, fold, latest_start_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,9 +100,9 @@ def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
     if isinstance(gate.policy, UnsetType) or not gate.required:
         yield f"the {name} {gate.status} without anything that was probed"
         return
-    runs = [fold(target.attempts, gate.policy) for target in gate.required]
+    tallies = [fold(target.attempts, gate.policy) for target in gate.required]
     control = [fold(target.attempts, gate.policy) for target in gate.control or []]
-    verdict = decide(runs, gate.policy, control=control)
+    verdict = decide(tallies, gate.policy, control=control)
     reason = verdict.reason if isinstance(verdict, Failed) else "all_probes_healthy"
     status = "passed" if isinstance(verdict, Passed) else "failed"
     if (status, reason) != (gate.status, gate.status_reason):
@@ -110,9 +110,9 @@ def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
             f"the {name} says {_in_words(gate.status, gate.status_reason)}, "
             f"but its attempts say {_in_words(status, reason)}"
         )
-    for target, run in zip(gate.required, runs, strict=True):
+    for target, tally in zip(gate.required, tallies, strict=True):
         said = (target.healthy, target.first_healthy_ms, target.flaps)
-        if said != (run.is_healthy(gate.policy), run.first_healthy_ms, run.flaps):
+        if said != (tally.is_healthy(gate.policy), tally.first_healthy_ms, tally.flaps):
             yield f"the {name}'s target {target.name} is not what its attempts say"
 
 
@@ -144,10 +144,10 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
         why = f"its deadline of {policy.deadline:g} s is too short for a soak of {policy.soak:g} s"
         return Outcome(status="undecided", status_reason=None, at_ms=None, detail=why)
     required = gate.required
-    runs = [Run() for _ in required]
-    control = [Run() for _ in gate.control or []]
+    tallies = [Tally() for _ in required]
+    control = [Tally() for _ in gate.control or []]
     lanes = [
-        *((runs, index, target) for index, target in enumerate(required)),
+        *((tallies, index, target) for index, target in enumerate(required)),
         *((control, index, target) for index, target in enumerate(gate.control or [])),
     ]
     answers = [
@@ -159,12 +159,12 @@ def _walk(gate: Gate, policy: Policy) -> Outcome:
     earliest: float | None = None
     for attempt, lane, index in answers:
         lane[index] = lane[index].after(attempt, policy)
-        verdict = decide(runs, policy, now_ms=attempt.end_ms, control=control)
+        verdict = decide(tallies, policy, now_ms=attempt.end_ms, control=control)
         if not isinstance(verdict, Waiting):
             return _outcome(verdict, min(attempt.end_ms, policy.deadline * 1000))
         earliest = verdict.probe_at_ms
-    if answers and _ended_too_late(gate, policy) and any(run.start_ms is None for run in runs):
-        verdict = decide(runs, policy, control=control)
+    if answers and _ended_too_late(gate, policy) and any(tally.start_ms is None for tally in tallies):
+        verdict = decide(tallies, policy, control=control)
         return _outcome(verdict, min(gate.duration_ms or answers[-1][0].end_ms, policy.deadline * 1000))
     return Outcome(status="undecided", status_reason=None, at_ms=None, earliest_ms=earliest)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from opsgate.probe.kinds import Reply
 from opsgate.probe.retry import Pace
-from opsgate.verdict.judge import Failed, Passed, Run, Verdict, Waiting, decide, latest_start_ms, may_settle
+from opsgate.verdict.judge import Failed, Passed, Tally, Verdict, Waiting, decide, latest_start_ms, may_settle
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 TURN = 0.1  # s; the longest the loop waits before it asks `check` again
@@ -103,13 +103,13 @@ class Threads:
 
 
 class Lane:
-    """One target's place in the loop: its run, its attempts, and when it is due."""
+    """One target's place in the loop: its tally, its attempts, and when it is due."""
 
-    __slots__ = ("busy_since_ms", "due_ms", "pace", "run", "target")
+    __slots__ = ("busy_since_ms", "due_ms", "pace", "tally", "target")
 
     def __init__(self, target: Target, pace: Pace) -> None:
         self.target, self.pace = target, pace
-        self.run = Run()
+        self.tally = Tally()
         self.due_ms = 0.0
         self.busy_since_ms: float | None = None
 
@@ -121,13 +121,13 @@ class Lane:
 
     def take(self, reply: Reply, policy: Policy) -> None:
         """Note an attempt and when the next one is due."""
-        self.run = self.run.after(reply.attempt, policy)
+        self.tally = self.tally.after(reply.attempt, policy)
         self.pace = self.pace.after(reply)
         self.due_ms = self.pace.next_at_ms
         self.busy_since_ms = None
-        if self.run.start_ms is not None:
-            soak_end = self.run.start_ms + policy.soak * 1000
-            if self.run.last_ms < soak_end < self.due_ms:
+        if self.tally.start_ms is not None:
+            soak_end = self.tally.start_ms + policy.soak * 1000
+            if self.tally.last_ms < soak_end < self.due_ms:
                 self.due_ms = max(soak_end, reply.attempt.end_ms)
 
 
@@ -146,7 +146,7 @@ class Watch:
         control: Sequence[Target] = (),
         rng: random.Random | None = None,
         check: Callable[[], None] = lambda: None,
-        on_attempt: Callable[[int, Attempt, Run], None] = lambda _index, _attempt, _run: None,
+        on_attempt: Callable[[int, Attempt, Tally], None] = lambda _index, _attempt, _tally: None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         pace = Pace.begin(policy, latest_ms=latest_start_ms(policy) - LAST_CHANCE, rng=rng)
@@ -187,7 +187,7 @@ class Watch:
             verdict = self._judge(reply.attempt.end_ms)
         elif lane.target.required and self._is_over(lane):
             verdict = self._judge(math.inf)
-        elif lane.target.required and self._may_settle(lane.run):
+        elif lane.target.required and self._may_settle(lane.tally):
             verdict = self._judge(reply.attempt.end_ms)
         self._schedule(index, lane)
         return verdict
@@ -196,37 +196,37 @@ class Watch:
         lane = self._active[index]
         lane.take(reply, self._policy)
         if index < len(self.lanes):
-            self._on_attempt(index, reply.attempt, lane.run)
+            self._on_attempt(index, reply.attempt, lane.tally)
         return lane
 
-    def _may_settle(self, run: Run) -> bool:
+    def _may_settle(self, tally: Tally) -> bool:
         """Whether a required target's newest attempt can change anything that all of them decide.
 
         A healthy one fails nobody. It begins the common soak or ends it, and for either all must have come
         that far.
         """
         soak_end = self._soak_end
-        if not may_settle(run, self._policy, soak_end):
+        if not may_settle(tally, self._policy, soak_end):
             return False
-        if not run.is_healthy(self._policy):
+        if not tally.is_healthy(self._policy):
             return True
-        if run.streak == 1 or soak_end is None:
-            return all(lane.run.start_ms is not None for lane in self._required)
-        return all(lane.run.last_ms >= soak_end for lane in self._required)
+        if tally.streak == 1 or soak_end is None:
+            return all(lane.tally.start_ms is not None for lane in self._required)
+        return all(lane.tally.last_ms >= soak_end for lane in self._required)
 
     def _is_over(self, lane: Lane) -> bool:
         """The lane's next attempt is due too late to begin a run, and no control URL is still to be heard."""
-        if lane.run.start_ms is not None or lane.due_ms < self._latest_start:
+        if lane.tally.start_ms is not None or lane.due_ms < self._latest_start:
             return False
-        heard = any(not other.run.blind for other in self._required)
+        heard = any(not other.tally.blind for other in self._required)
         return heard or all(other.attempts for other in self.control)
 
     def _judge(self, now_ms: float) -> Verdict:
         verdict = decide(
-            [lane.run for lane in self._required],
+            [lane.tally for lane in self._required],
             self._policy,
             now_ms=now_ms,
-            control=[lane.run for lane in self.control],
+            control=[lane.tally for lane in self.control],
         )
         if isinstance(verdict, Waiting) and verdict.probe_at_ms != self._soak_end:
             self._soak_end = verdict.probe_at_ms
@@ -238,8 +238,8 @@ class Watch:
     def _schedule(self, index: int, lane: Lane) -> None:
         """Queue a lane's next attempt, at the common end of the soak if that comes first."""
         soak_end = self._soak_end
-        if soak_end is not None and lane.target.required and lane.run.last_ms < soak_end:
-            lane.due_ms = min(lane.due_ms, max(soak_end, lane.run.end_ms))
+        if soak_end is not None and lane.target.required and lane.tally.last_ms < soak_end:
+            lane.due_ms = min(lane.due_ms, max(soak_end, lane.tally.end_ms))
         heapq.heappush(self._queue, (lane.due_ms, index))
 
     def _dispatch(self, now: float) -> float:
@@ -263,9 +263,9 @@ class Watch:
         """
         if not self.control or self._control_under_way():
             return
-        runs = [lane.run for lane in self._required]
-        if all(run.blind for run in runs) and (
-            all(run.attempts for run in runs) or now >= self._deadline / 4
+        tallies = [lane.tally for lane in self._required]
+        if all(tally.blind for tally in tallies) and (
+            all(tally.attempts for tally in tallies) or now >= self._deadline / 4
         ):
             self._active = self.lanes + self.control
             for index in range(len(self.lanes), len(self._active)):
@@ -283,7 +283,7 @@ class Watch:
                 break
             lane, attempt = self._note(*arrived), arrived[1].attempt
             # A failure decides nothing now that the time is over, and there may be hundreds of them.
-            if attempt.ok and lane.target.required and self._may_settle(lane.run):
+            if attempt.ok and lane.target.required and self._may_settle(lane.tally):
                 verdict = self._judge(attempt.end_ms)
                 if isinstance(verdict, Passed):
                     # Reached in time: what another target did afterwards is not part of it.

@@ -77,9 +77,9 @@ def baseline(session: Session, targets: Sequence[Target]) -> list[TargetResult]:
 def result_of(lane: Lane, policy: Policy) -> TargetResult:
     """A lane of the loop as it stands in the record."""
     result = TargetResult.untried(lane.target)
-    result.healthy = lane.run.is_healthy(policy)
-    result.first_healthy_ms = lane.run.first_healthy_ms
-    result.flaps = lane.run.flaps
+    result.healthy = lane.tally.is_healthy(policy)
+    result.first_healthy_ms = lane.tally.first_healthy_ms
+    result.flaps = lane.tally.flaps
     result.attempts = list(lane.attempts)
     return result
 

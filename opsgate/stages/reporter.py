@@ -9,7 +9,7 @@ import msgspec
 
 from opsgate.evidence.record import Evidence
 from opsgate.redact import Redactor
-from opsgate.verdict.judge import Run, Verdict
+from opsgate.verdict.judge import Tally, Verdict
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 
@@ -37,7 +37,7 @@ class Reporter(Protocol):
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
         """Probing begins; `label` is `gate` or `recovery`."""
 
-    def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
+    def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Each attempt of the targets last given to `probing`."""
 
     def probed(self, verdict: Verdict) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from opsgate.probe.kinds import Prober, Reply
 from opsgate.probe.retry import Pace
 from opsgate.probe.watch import LAST_CHANCE, TURN, Threads, look
-from opsgate.verdict.judge import Run, Verdict, decide, latest_start_ms
+from opsgate.verdict.judge import Tally, Verdict, decide, latest_start_ms
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 NEVER: Final = 1_000_000_000
@@ -56,7 +56,7 @@ def probe(
         latest_ms=latest_start_ms(policy) - LAST_CHANCE,
         rng=random.Random(),  # noqa: S311 - jitter, not a secret
     )
-    runs = [Run() for _ in targets]
+    tallies = [Tally() for _ in targets]
     while True:
         at_ms = math.ceil((time.monotonic() - began) * 1000)
         crew = Threads(prober)
@@ -67,13 +67,13 @@ def probe(
             crew.close()
         # All of a round count as begun together: only then is one healthy round enough.
         rounds.append([msgspec.structs.replace(attempt, at_ms=at_ms) for attempt in seen])
-        runs = [run.after(attempt, policy) for run, attempt in zip(runs, rounds[-1], strict=True)]
+        tallies = [tally.after(attempt, policy) for tally, attempt in zip(tallies, rounds[-1], strict=True)]
         failed = [attempt for attempt in rounds[-1] if not attempt.ok]
         if not failed:
-            return decide(runs, policy)
+            return decide(tallies, policy)
         pace = pace.after(Reply(max(failed, key=lambda attempt: attempt.end_ms)))
         if pace.is_exhausted():
-            return decide(runs, policy)
+            return decide(tallies, policy)
         while (left := pace.next_at_ms / 1000 - (time.monotonic() - began)) > 0:
             check()
             time.sleep(min(left, TURN))

@@ -1,6 +1,7 @@
 """Attempts and a policy in, a verdict out.
 
-Each target's attempts fold into a `Run`, and `decide` looks at the runs of all required targets:
+Each target's attempts fold into a `Tally`, and `decide` looks at the tallies of all required targets.
+A *run* is a streak of healthy attempts without a failure between:
 
 - **Passed**: there is an instant T, the latest start of the current unbroken runs plus the soak, such
   that every target has answered healthily at or after T, at least `successes` times in a row, and
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 FailedReason = Literal["probe_failures", "unstable", "wrong_revision", "observer_offline"]
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """One target's attempts so far, folded to what the verdict needs. Times in ms."""
 
     start_ms: float | None = None
@@ -50,8 +51,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     responded: bool = False
     """Some attempt got an HTTP response, whatever it said."""
 
-    def after(self, attempt: Attempt, policy: Policy) -> Run:
-        """The run with one more attempt."""
+    def after(self, attempt: Attempt, policy: Policy) -> Tally:
+        """The tally with one more attempt."""
         seen = {
             "end_ms": attempt.end_ms,
             "attempts": self.attempts + 1,
@@ -122,12 +123,12 @@ class Failed(msgspec.Struct, frozen=True):
 Verdict = Waiting | Passed | Failed
 
 
-def fold(attempts: Iterable[Attempt], policy: Policy) -> Run:
-    """The run that a target's attempts, in order, make."""
-    run = Run()
+def fold(attempts: Iterable[Attempt], policy: Policy) -> Tally:
+    """The tally of a target's attempts, in order."""
+    tally = Tally()
     for attempt in attempts:
-        run = run.after(attempt, policy)
-    return run
+        tally = tally.after(attempt, policy)
+    return tally
 
 
 def latest_start_ms(policy: Policy) -> float:
@@ -135,61 +136,63 @@ def latest_start_ms(policy: Policy) -> float:
     return policy.deadline * 1000 - _least_ms(policy.soak * 1000, policy.successes - 1, policy)
 
 
-def may_settle(run: Run, policy: Policy, soak_end_ms: float | None) -> bool:
+def may_settle(tally: Tally, policy: Policy, soak_end_ms: float | None) -> bool:
     """Whether a target's newest attempt can have changed the verdict or the common end of the soak.
 
     `soak_end_ms` is that end as it was before. Asking this first keeps a gate of many targets from
     looking at all of them after each attempt.
     """
-    if run.streak == 1 or run.is_unstable(policy) or run.is_late(policy):
+    if tally.streak == 1 or tally.is_unstable(policy) or tally.is_late(policy):
         return True
     # A failure that fails nothing can still take the common end away; a success can reach it.
-    return soak_end_ms is not None and (run.streak == 0 or run.last_ms >= soak_end_ms)
+    return soak_end_ms is not None and (tally.streak == 0 or tally.last_ms >= soak_end_ms)
 
 
 def decide(
-    runs: Sequence[Run], policy: Policy, *, now_ms: float = math.inf, control: Sequence[Run] = ()
+    tallies: Sequence[Tally], policy: Policy, *, now_ms: float = math.inf, control: Sequence[Tally] = ()
 ) -> Verdict:
-    """The verdict over the required targets' `runs` at `now_ms`.
+    """The verdict over the required targets' `tallies` at `now_ms`.
 
-    `control` are the runs of the control URLs. With the default `now_ms` no more attempts will
+    `control` are those of the control URLs. With the default `now_ms` no more attempts will
     come, and the answer is `Passed` or `Failed`.
     """
     deadline = policy.deadline * 1000
-    if any(run.is_unstable(policy) for run in runs):
+    if any(tally.is_unstable(policy) for tally in tallies):
         return Failed("unstable")
-    soak_end = _common_soak_end(runs, policy)
-    if soak_end is not None and _all_soaked(runs, policy, soak_end):
+    soak_end = _common_soak_end(tallies, policy)
+    if soak_end is not None and _all_soaked(tallies, policy, soak_end):
         return Passed()
-    if now_ms < deadline and not any(run.is_late(policy) for run in runs):
+    if now_ms < deadline and not any(tally.is_late(policy) for tally in tallies):
         return Waiting(soak_end)
-    if control and all(run.blind for run in runs) and not any(run.responded for run in control):
-        if all(run.attempts for run in control):
+    if control and all(tally.blind for tally in tallies) and not any(tally.responded for tally in control):
+        if all(tally.attempts for tally in control):
             return Failed("observer_offline")
         if now_ms < deadline:
             return Waiting()
-    return Failed(_reason(runs, policy))
+    return Failed(_reason(tallies, policy))
 
 
-def _common_soak_end(runs: Sequence[Run], policy: Policy) -> float | None:
+def _common_soak_end(tallies: Sequence[Tally], policy: Policy) -> float | None:
     """When the soak of the target that became healthy last is over."""
     latest = 0.0
-    for run in runs:
-        if run.start_ms is None:
+    for tally in tallies:
+        if tally.start_ms is None:
             return None
-        latest = max(latest, run.start_ms)
+        latest = max(latest, tally.start_ms)
     return latest + policy.soak * 1000
 
 
-def _all_soaked(runs: Sequence[Run], policy: Policy, soak_end: float) -> bool:
+def _all_soaked(tallies: Sequence[Tally], policy: Policy, soak_end: float) -> bool:
     return all(
-        run.last_ms >= soak_end and run.streak >= policy.successes and run.end_ms < policy.deadline * 1000
-        for run in runs
+        tally.last_ms >= soak_end
+        and tally.streak >= policy.successes
+        and tally.end_ms < policy.deadline * 1000
+        for tally in tallies
     )
 
 
-def _reason(runs: Sequence[Run], policy: Policy) -> FailedReason:
-    kinds = {run.failure for run in runs if not run.is_healthy(policy)}
+def _reason(tallies: Sequence[Tally], policy: Policy) -> FailedReason:
+    kinds = {tally.failure for tally in tallies if not tally.is_healthy(policy)}
     return "wrong_revision" if kinds == {"revision"} else "probe_failures"
 
 

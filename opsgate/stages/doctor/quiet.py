@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from opsgate.evidence.record import Evidence
-from opsgate.verdict.judge import Run, Verdict
+from opsgate.verdict.judge import Tally, Verdict
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 
@@ -41,7 +41,7 @@ class Quiet:
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
         """Nothing."""
 
-    def attempt(self, index: int, attempt: Attempt, run: Run) -> None:
+    def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Nothing."""
 
     def probed(self, verdict: Verdict) -> None:
