@@ -379,6 +379,34 @@ def test_a_tunnel_into_silence(authority: Authority) -> None:
     assert 990 <= made.elapsed_ms < 1600, "the handshake gets what the proxy has left of the limit"
 
 
+@pytest.mark.parametrize(
+    ("answered", "kind"),
+    [
+        (b"", "reset"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol"),
+        (b"HTTP/1.1 200 OK\r\nX", "tls"),
+        (response(b"<html>"), "tls"),
+        (response(b"<html>", status="403 Forbidden"), "status"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "status"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000, "protocol"),
+    ],
+    ids=["nothing", "another protocol", "half a head", "a page", "a refusal", "an interim", "a long line"],
+)
+def test_a_proxy_that_makes_no_tunnel(answered: bytes, kind: str, authority: Authority) -> None:
+    with Server(answered) as proxy:
+        environ = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}
+        made = probe("https://app.example.com/", environ, limit=5.0).attempt
+    assert (made.kind, made.status_code) == (kind, None), made
+
+
+def test_a_proxy_whose_head_never_ends(authority: Authority) -> None:
+    with Server(endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 500)) as proxy:
+        environ = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}
+        made = probe("https://app.example.com/", environ, limit=0.4).attempt
+    assert made.kind in ("timeout", "protocol")
+    assert made.elapsed_ms < 1400
+
+
 def test_through_a_proxy_that_speaks_tls(authority: Authority, server_tls: ssl.SSLContext) -> None:
     environ = {"SSL_CERT_FILE": authority.file}
     for tls in (None, server_tls):
