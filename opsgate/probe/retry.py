@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import email.utils
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 from urllib3 import Retry
 
 if TYPE_CHECKING:
     import random
 
+    from opsgate.probe.kinds import Reply
     from opsgate.verdict.targets import Attempt, Policy
 
 FIRST_WAIT_MS: Final = 100.0
@@ -23,18 +24,6 @@ RETRY_AFTER_LIMIT_MS: Final = 5000.0
 JITTER: Final = 0.4
 _DIGITS: Final = 9
 _DOUBLINGS: Final = 20
-
-
-class Outcome(Protocol):
-    """What `Pace.after` looks at; `probe.kinds.Reply` is one."""
-
-    @property
-    def attempt(self) -> Attempt:
-        """The attempt that has ended."""
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds for which the server asked to be left alone."""
 
 
 class History(Sequence["Attempt"]):
@@ -122,16 +111,16 @@ class Pace(Retry):
         }
         return super().new(**{**own, **kw})
 
-    def after(self, outcome: Outcome) -> Self:
+    def after(self, reply: Reply) -> Self:
         """The pace once this attempt, the one that was due, has ended."""
-        attempt = outcome.attempt
+        attempt = reply.attempt
         # `new` walks through all of urllib3's settings; a gate does this a thousand times a second.
         ended = copy.copy(self)
         ended.history = self.history.plus(attempt)
         ended.failures = 0 if attempt.ok else self.failures + 1
         due = attempt.at_ms + ended.get_backoff_time() * 1000
-        if not attempt.ok and outcome.retry_after is not None:
-            due = max(due, attempt.end_ms + min(outcome.retry_after * 1000, RETRY_AFTER_LIMIT_MS))
+        if not attempt.ok and reply.retry_after is not None:
+            due = max(due, attempt.end_ms + min(reply.retry_after * 1000, RETRY_AFTER_LIMIT_MS))
         earliest = max(attempt.end_ms, attempt.at_ms + min(FIRST_WAIT_MS, self.interval_ms))
         in_time = attempt.end_ms < self.latest_ms < due and earliest < self.latest_ms + FIRST_WAIT_MS / 2
         if in_time and not attempt.ok:
