@@ -361,7 +361,7 @@ FIELDS: Final = {
         "tag": "The tag of its images.",
         "pins": "Path of its compose override; null when it left none.",
     },
-    "TakenOver": {
+    "Takeover": {
         "run_id": "That run.",
         "pid": "Its process.",
         "host": "Its machine.",

@@ -22,7 +22,7 @@ import msgspec
 
 from opsgate.errors import EnvironmentHeld
 from opsgate.evidence.files import explained, replace, replace_durably
-from opsgate.evidence.record import TakenOver
+from opsgate.evidence.record import Takeover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ class EnvironmentLock:
                 raise self._held()
             self._enter(holder)
 
-    def take_over(self, holder: Holder, *, wait: float = PATIENCE) -> TakenOver | None:
+    def take_over(self, holder: Holder, *, wait: float = PATIENCE) -> Takeover | None:
         """Take the environment from whoever has it, within `wait` seconds.
 
         The holder is asked to stop and to give it up. Where it does not, this run goes on without it
@@ -130,7 +130,7 @@ class EnvironmentLock:
         replace_durably(self._request(holder), msgspec.json.encode(taker))
         asked[self._request(holder).name] = holder
 
-    def _taken_from(self, asked: dict[str, Holder], *, reached: bool) -> TakenOver | None:
+    def _taken_from(self, asked: dict[str, Holder], *, reached: bool) -> Takeover | None:
         """The newest holder that noticed its request, or that still has the lock."""
         taken = None
         for name, holder in asked.items():
@@ -143,8 +143,8 @@ class EnvironmentLock:
             if noticed or not reached:
                 taken = holder
         if taken is None:
-            return None if reached else TakenOver(run_id="unknown", pid=0, host="unknown", reached=False)
-        return TakenOver(run_id=taken.run_id, pid=taken.pid, host=taken.host, reached=reached)
+            return None if reached else Takeover(run_id="unknown", pid=0, host="unknown", reached=False)
+        return Takeover(run_id=taken.run_id, pid=taken.pid, host=taken.host, reached=reached)
 
     def _held(self) -> EnvironmentHeld:
         return EnvironmentHeld(

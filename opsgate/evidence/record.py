@@ -196,7 +196,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Absolute path of its compose override; null when it left none."""
 
 
-class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     """The run that `rollback --force` took the environment from."""
 
     run_id: str
@@ -219,7 +219,7 @@ class Rollback(Stage, kw_only=True):
     commands: list[Command] | UnsetType = UNSET
     recovery: Gate | UnsetType = UNSET
     last_good: Rollout | UnsetType | None = UNSET
-    took_over: TakenOver | UnsetType = UNSET
+    took_over: Takeover | UnsetType = UNSET
     earlier: list[Rollback] | UnsetType = UNSET
     """Rollbacks of the same run before this one, the oldest first."""
 

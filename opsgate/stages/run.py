@@ -16,8 +16,7 @@ import msgspec
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import Ci, Evidence, masked, new_run_id, pretty, timestamp
-from opsgate.evidence.record import TakenOver as Taken
+from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
@@ -88,7 +87,7 @@ def execute(
 @contextmanager
 def _locked(
     task: Task, settings: Settings, store: Store, told: list[str]
-) -> Iterator[tuple[EnvironmentLock, str, Taken | None]]:
+) -> Iterator[tuple[EnvironmentLock, str, Takeover | None]]:
     """Hold the environment: its lock, the run's id, and from whom it was taken.
 
     Where evidence cannot be written, only a task that needs it stops. What a person has to hear of
@@ -121,7 +120,7 @@ def _locked(
         lock.release()
 
 
-def _take_over(lock: EnvironmentLock, holder: Holder, told: list[str]) -> Taken | None:
+def _take_over(lock: EnvironmentLock, holder: Holder, told: list[str]) -> Takeover | None:
     taken = lock.take_over(holder)
     if taken is not None:
         told.append(

@@ -17,7 +17,7 @@ import msgspec
 from opsgate.errors import EvidenceError
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import HINT
-from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, TakenOver, timestamp
+from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, Takeover, timestamp
 from opsgate.hooks import hook as hooks
 from opsgate.hooks import process
 from opsgate.stages.answers import answer
@@ -57,7 +57,7 @@ class Session:
         reporter: Reporter,
         halt: Halt,
         environ: Mapping[str, str],
-        took_over: TakenOver | None = None,
+        took_over: Takeover | None = None,
     ) -> None:
         self.settings, self.record, self.store = settings, record, store
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ

@@ -21,7 +21,7 @@ from opsgate.evidence.views.words import clock, count, failure, plain, span
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opsgate.evidence.record import Command, Container, Evidence, Gate, Stage, TakenOver, TargetResult
+    from opsgate.evidence.record import Command, Container, Evidence, Gate, Stage, Takeover, TargetResult
     from opsgate.evidence.views.facts import Failure
 
 NAMED: Final = 3
@@ -157,7 +157,7 @@ def _container(one: Container) -> str:
     return f"{words}{_last_line(one.log_tail)}"
 
 
-def _took_over(one: TakenOver) -> str:
+def _took_over(one: Takeover) -> str:
     words = f"took over from run {plain(one.run_id)} (process {one.pid} on {plain(one.host)})"
     return words if one.reached else f"{words}, which was not reached: its hook may still be running"
 
