@@ -1,4 +1,4 @@
-"""The errors a user can meet.
+"""The errors a user can meet, and the exit codes.
 
 OpsgateError                 70  a defect, unless a subclass says otherwise
 ├── ConfigurationError        2  flag, variable or file: nothing was touched
@@ -15,6 +15,24 @@ into an exit code.
 from __future__ import annotations
 
 import signal
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a task ends; after signal N it is 128 + N."""
+
+    PASSED = 0
+    """Or skipped: nothing was validated, and nobody had asked to fail for that."""
+    FAILED = 1
+    """Nothing was deployed, no rollback was wanted, or rolled back and recovered."""
+    NOT_READY = 2
+    """Wrong usage or configuration, or preflight said no: nothing was touched."""
+    PERSON_NEEDED = 3
+    """Failed, and not rolled back, not recovered, or not known to be."""
+    DEFECT = 70
+    EVIDENCE_LOST = 74
+    HELD = 75
+    """By another run."""
 
 
 class OpsgateError(Exception):
@@ -23,7 +41,7 @@ class OpsgateError(Exception):
     `message` says what happened and where, `hint` what to do next (may be empty).
     """
 
-    exit_code = 70
+    exit_code: int = ExitCode.DEFECT
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -42,31 +60,31 @@ class OpsgateError(Exception):
 class ConfigurationError(OpsgateError):
     """A flag, an environment variable or the configuration file is wrong."""
 
-    exit_code = 2
+    exit_code = ExitCode.NOT_READY
 
 
 class NotReady(OpsgateError):
     """Preflight found something missing before the first side effect."""
 
-    exit_code = 2
+    exit_code = ExitCode.NOT_READY
 
 
 class EvidenceError(OpsgateError):
     """Evidence could not be written, or what is there cannot be read."""
 
-    exit_code = 74
+    exit_code = ExitCode.EVIDENCE_LOST
 
 
 class EnvironmentHeld(OpsgateError):
     """Another run holds the lock of this environment."""
 
-    exit_code = 75
+    exit_code = ExitCode.HELD
 
 
 class TakenOver(OpsgateError):
     """A person's `rollback --force` took the environment from this run."""
 
-    exit_code = 75
+    exit_code = ExitCode.HELD
 
 
 class Interrupted(OpsgateError):

@@ -57,6 +57,7 @@ def _run() -> None:
 
     from opsgate import __version__, tasks
     from opsgate.console.safe import SafeStream
+    from opsgate.errors import ExitCode
     from opsgate.redact import Redactor
 
     @contextmanager
@@ -67,7 +68,7 @@ def _run() -> None:
             # It quotes the command line, where a URL may hold a password.
             words = Redactor.gather(os.environ).scrub(str(error))
             SafeStream(sys.stderr).line(f"opsgate: {words}\n  see opsgate --help TASK")
-            sys.exit(2)
+            sys.exit(ExitCode.NOT_READY)
 
     class OpsgateProgram(Program):
         """Invoke's program, but a command line that cannot be parsed is exit 2, as the contract says."""

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "flags": "",
     "door": "errors leave redact verdict settings probe hooks evidence stages console github",
     "tasks": "door errors flags redact verdict settings probe hooks evidence stages",
-    "program": "console leave redact tasks",
+    "program": "errors console leave redact tasks",
     "__main__": "program",
 }
 PURE = ("errors", "hosts", "redact", "verdict")

@@ -5,28 +5,29 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from opsgate.errors import ExitCode
 from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
 from opsgate.stages import probing
 from opsgate.stages.docker import compose
 from opsgate.stages.session import earlier
 
-PERSON_NEEDED = 3
 
-
-def exit_code(record: Evidence, *, fail_on_skipped: bool) -> int:
+def exit_code(record: Evidence, *, fail_on_skipped: bool) -> ExitCode:
     """The contract's exit code of a run that was neither interrupted nor hit by a defect."""
     if record.status == "passed":
-        return 0
+        return ExitCode.PASSED
     if record.status == "skipped":
-        return int(fail_on_skipped and record.status_reason == "no_urls_configured")
+        is_failure = fail_on_skipped and record.status_reason == "no_urls_configured"
+        return ExitCode.FAILED if is_failure else ExitCode.PASSED
     rollback = record.stages.rollback
     if record.trigger == "rollback":
-        return PERSON_NEEDED
+        return ExitCode.PERSON_NEEDED
     if rollback.attempted:
-        return 1 if rollback.succeeded and rollback.recovered else PERSON_NEEDED
+        is_well = rollback.succeeded and rollback.recovered
+        return ExitCode.FAILED if is_well else ExitCode.PERSON_NEEDED
     is_needed = rollback.withheld in {"observer_offline", "no_last_good", "circuit_open"}
-    return PERSON_NEEDED if is_needed else 1
+    return ExitCode.PERSON_NEEDED if is_needed else ExitCode.FAILED
 
 
 def next_steps(

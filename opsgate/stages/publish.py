@@ -9,6 +9,7 @@ from msgspec import UNSET
 from opsgate.errors import (
     ConfigurationError,
     EvidenceError,
+    ExitCode,
     Interrupted,
     NotReady,
     OpsgateError,
@@ -26,7 +27,7 @@ from opsgate.stages.session import Session
 class HookFailed(OpsgateError):
     """The publish hook did not end well."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 def configured(settings: Settings) -> bool:

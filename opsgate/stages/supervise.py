@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from opsgate.errors import (
     ConfigurationError,
     EvidenceError,
+    ExitCode,
     Interrupted,
     NotReady,
     OpsgateError,
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
     from opsgate.evidence.record import Trigger
     from opsgate.stages.session import Session
-
-DEFECT = 70
-EVIDENCE_LOST = 74
 
 
 class Task:
@@ -75,7 +73,7 @@ def supervised(task: Task, session: Session) -> int:
         session.lose(error)
         record.status, record.status_reason = "failed", "interrupted"
         record.next_steps = _steps(task, session, "the lost evidence")
-        return EVIDENCE_LOST
+        return ExitCode.EVIDENCE_LOST
     except Exception as error:  # noqa: BLE001 - a defect must not lose the record
         return _defect(task, session, error)
     record.next_steps = _steps(task, session)
@@ -128,7 +126,7 @@ def _defect(task: Task, session: Session, error: Exception) -> int:
                 replace_durably(path, trace.encode())
     session.reporter.warn(f"a defect in opsgate: {error!r} (details: {path})")
     record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
-    return DEFECT
+    return ExitCode.DEFECT
 
 
 def finished(session: Session, code: int) -> int:
@@ -151,8 +149,8 @@ def finished(session: Session, code: int) -> int:
 
 def _mark_incomplete(session: Session) -> None:
     record, error = session.record, session.evidence_error
-    if record.exit_code in {0, 1, None}:
-        record.exit_code = EVIDENCE_LOST
+    if record.exit_code in {ExitCode.PASSED, ExitCode.FAILED, None}:
+        record.exit_code = ExitCode.EVIDENCE_LOST
     if record.status == "passed":
         record.status, record.status_reason = "failed", "interrupted"
     step = f"Evidence could not be written: {error.message if error else ''}"

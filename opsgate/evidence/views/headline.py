@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
+from opsgate.errors import ExitCode
 from opsgate.evidence.views.facts import (
     down_since,
     new,
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence
 
 NOT_VALIDATED: Final = "NOT VALIDATED"
-NOT_READY: Final = 2
-EVIDENCE_LOST: Final = 74
-HELD: Final = 75
-"""Exit codes of runs whose status does not tell the whole story."""
 PERSON: Final = "a person is needed now"
 _LOST: Final = "the evidence of it could not be written"
 _WITHHELD: Final = {
@@ -41,7 +38,7 @@ def headline(record: Evidence) -> str:
     if record.finished_at is None or record.status_reason == "interrupted":
         return _cut_short(record)
     if record.status == "skipped":
-        lost = f"; {_LOST}" if record.exit_code == EVIDENCE_LOST else ""
+        lost = f"; {_LOST}" if record.exit_code == ExitCode.EVIDENCE_LOST else ""
         return f"{_skipped(record)}{lost}"
     if record.status == "passed":
         return _recovered(record) if record.trigger == "rollback" else _passed(record)
@@ -61,13 +58,14 @@ def _cut_short(record: Evidence) -> str:
     """A run that did not come to a verdict, or whose verdict does not count."""
     if record.finished_at is None:
         return f"this run has not finished: {_unproven(record)}"
-    if record.exit_code == NOT_READY:
+    if record.exit_code == ExitCode.NOT_READY:
         return f"{_unchanged(record)}: not ready, nothing was touched"
-    if record.exit_code == EVIDENCE_LOST and record.stages.rollback.recovered:
+    if record.exit_code == ExitCode.EVIDENCE_LOST and record.stages.rollback.recovered:
         return f"{_recovered(record)}, but {_LOST}"
-    if record.exit_code == EVIDENCE_LOST and record.stages.gate.status == "passed":
+    if record.exit_code == ExitCode.EVIDENCE_LOST and record.stages.gate.status == "passed":
         return f"{_passed(record)}, but {_LOST}"
-    return f"{_unproven(record)}: {'another run took over' if record.exit_code == HELD else 'interrupted'}"
+    why = "another run took over" if record.exit_code == ExitCode.HELD else "interrupted"
+    return f"{_unproven(record)}: {why}"
 
 
 def _passed(record: Evidence) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError, ExitCode, OpsgateError
 from opsgate.evidence.record import Command, Container
 from opsgate.settings import Settings
 from opsgate.stages.session import Session
@@ -42,7 +42,7 @@ _LOGIN: Final = ("unauthorized", "denied", "authentication required", "no basic 
 class EngineError(OpsgateError):
     """Docker, compose or the engine said no; the message carries its words."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,14 +9,13 @@ from typing import Final, Literal
 import msgspec
 
 from opsgate import __version__
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError, ExitCode, OpsgateError
 from opsgate.evidence.record import Time, pretty, timestamp
 from opsgate.evidence.views.words import count, plain
 from opsgate.redact import Redactor
 from opsgate.settings import Row, Settings, describe
 
 SCHEMA: Final = "opsgate/doctor/v1"
-NOT_READY: Final = 2
 
 Status = Literal["ok", "warning", "problem", "skipped"]
 _MARKS: Final = {"ok": "ok", "warning": "warning", "problem": "PROBLEM", "skipped": "--"}
@@ -111,7 +110,7 @@ def _concluded(
         environment=environment,
         checked_at=timestamp(now),
         ready=ready,
-        exit_code=0 if ready else NOT_READY,
+        exit_code=ExitCode.PASSED if ready else ExitCode.NOT_READY,
         configuration=rows,
         checks=shown,
         next_steps=tuple(dict.fromkeys(f"{check.name}: {check.hint}" for check in urgent)),

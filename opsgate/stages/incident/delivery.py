@@ -8,7 +8,7 @@ from threading import Event
 from typing import Final
 from urllib.parse import urlsplit
 
-from opsgate.errors import OpsgateError
+from opsgate.errors import ExitCode, OpsgateError
 from opsgate.stages.oci.wire import Answer, Request, Unreachable, exchange
 
 ATTEMPT_LIMIT: Final = 10.0
@@ -22,7 +22,7 @@ _TRANSIENT: Final = frozenset({408, 425, 429})
 class Undelivered(OpsgateError):
     """The service did not take it, or not in time. `status` is what it answered, None without an answer."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(self, message: str, hint: str = "", *, status: int | None = None) -> None:
         super().__init__(message, hint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from opsgate.errors import OpsgateError
+from opsgate.errors import ExitCode, OpsgateError
 from opsgate.redact import Secret
 from opsgate.settings.mistakes import whole
 from opsgate.stages.answers import answer
@@ -30,7 +30,7 @@ HELPER_LIMIT: Final = 15.0
 class CredentialsError(OpsgateError):
     """Docker's configuration, or the helper that it names, cannot be read."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from opsgate.errors import OpsgateError
+from opsgate.errors import ExitCode, OpsgateError
 
 DOCKER_HUB: Final = "docker.io"
 _HUB_ALIASES: Final = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
@@ -27,7 +27,7 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 class InvalidReference(OpsgateError):
     """A text that names no image."""
 
-    exit_code = 2
+    exit_code = ExitCode.NOT_READY
 
 
 def is_digest(text: str) -> bool:

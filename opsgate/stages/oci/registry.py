@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from opsgate.errors import OpsgateError
+from opsgate.errors import ExitCode, OpsgateError
 from opsgate.hosts import is_loopback
 from opsgate.redact import Secret
 from opsgate.settings.mistakes import shown, whole
@@ -51,7 +51,7 @@ _PARAMETER: Final = re.compile(r'([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 class RegistryError(OpsgateError):
     """The registry answered, and not with what was asked for."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class Unauthorized(RegistryError):

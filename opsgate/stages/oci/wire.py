@@ -20,7 +20,7 @@ from urllib3.exceptions import TimeoutError as OutOfTime
 from urllib3.util.retry import Retry
 
 import opsgate
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError, ExitCode, OpsgateError
 from opsgate.hosts import is_loopback
 from opsgate.probe.network import proxy_for, trust_for
 from opsgate.settings.mistakes import whole
@@ -43,7 +43,7 @@ _LOOK: Final = 0.1
 class Unreachable(OpsgateError):
     """No usable answer: no such host, refused, cut off, TLS, too large or too late."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
