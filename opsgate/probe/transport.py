@@ -60,11 +60,17 @@ class _Connection(HTTPConnection):
     def _tunnel(self) -> None:
         try:
             super()._tunnel()
+        except ProbeFailure as failure:
+            raise ProbeFailure(failure.kind, f"proxy: {failure.detail}") from failure
         except OSError as error:
             # Without a status code in the record: it is not the runtime's.
             raise ProbeFailure("status", f"proxy refused the tunnel: {error}") from error
-        # What the proxy said is no answer of the runtime, and the handshake gets what is left now.
-        self.exchange.received = 0
+        except HTTPException as error:
+            raise ProbeFailure("protocol", f"proxy: {error}") from error
+        finally:
+            # What the proxy said is no answer of the runtime.
+            self.exchange.received = 0
+        # The handshake gets what is left now.
         self.sock.settimeout(self.exchange.left())
 
 
@@ -254,12 +260,15 @@ def _redirected(prepared: requests.PreparedRequest, response: requests.Response)
     location = response.headers.get("location", "").encode("latin-1", "replace").decode("utf-8", "replace")
     if not location:
         raise ProbeFailure("redirect", f"status {status} without a Location", status)
+    unusable = ProbeFailure("redirect", "redirected to an unusable Location", status)
     here = urlsplit(cast("str", prepared.url))
     try:
         there = urlsplit(urljoin(cast("str", prepared.url), location))
         host, port = there.hostname or "", there.port
     except ValueError:
-        raise ProbeFailure("redirect", "redirected to an unusable Location", status) from None
+        raise unusable from None
+    if port == 0:
+        raise unusable
     if there.scheme not in _PORTS or not host:
         scheme = location.partition(":")[0] if there.scheme else "relative"
         raise ProbeFailure("redirect", f"redirected to a {scheme} URL", status)
@@ -274,5 +283,5 @@ def _redirected(prepared: requests.PreparedRequest, response: requests.Response)
     try:
         followed.prepare_url(url, None)
     except requests.RequestException as error:
-        raise ProbeFailure("redirect", "redirected to an unusable Location", status) from error
+        raise unusable from error
     return followed

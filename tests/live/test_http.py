@@ -399,6 +399,7 @@ REDIRECTS = [
     Case("to a script", redirect("javascript:alert(1)"), "redirect"),
     Case("to nonsense", redirect("http://[::1"), "redirect"),
     Case("to a port that is none", redirect("http://127.0.0.1:99999/"), "redirect"),
+    Case("to port 0", redirect("http://127.0.0.1:0/"), "redirect"),
     Case("to a host hidden by userinfo", redirect("http://127.0.0.1@login.example.com/"), "redirect"),
     Case("with a bomb as body", by_path(
         index=answer(encoded(BOMB, "gzip").replace(b"200 OK\r\n", b"302 Found\r\nLocation: /ok\r\n")),

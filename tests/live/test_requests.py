@@ -22,6 +22,7 @@ from tests.live.servers import (
     answer,
     by_path,
     document,
+    drip,
     endless,
     gzipped,
     healthy,
@@ -405,6 +406,15 @@ def test_a_proxy_whose_head_never_ends(authority: Authority) -> None:
         made = probe("https://app.example.com/", environ, limit=0.4).attempt
     assert made.kind in ("timeout", "protocol")
     assert made.elapsed_ms < 1400
+
+
+def test_a_proxy_that_drips_says_nothing_of_the_runtime(authority: Authority) -> None:
+    """The observer must still look at the control URLs: nothing was heard from the host."""
+    with Server(drip(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500, 0.01)) as proxy:
+        environ = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}
+        made = probe("https://app.example.com/", environ, limit=0.4).attempt
+    assert (made.kind, made.bytes) == ("timeout", 0)
+    assert made.detail.startswith("proxy: time limit of 0.4 s reached")
 
 
 def test_through_a_proxy_that_speaks_tls(authority: Authority, server_tls: ssl.SSLContext) -> None:
