@@ -107,7 +107,7 @@ def test_a_release_that_rolls_back_killed_at_its_writes(
         rollback_check=None,
     )
     (site.path / "health").write_text("down")
-    # Every write in turn is for the benchmark: this takes each kind of them in each stage.
+    # Every seventh takes each kind of write in each stage; all of them would take most of a minute.
     assert sweep(commands, "release", FAULTS["kill-in-release"], step=7) > 15
 
 
