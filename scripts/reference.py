@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from invoke import Collection, Task
+from mkdocs.utils.yaml import yaml_load
 from msgspec import UnsetType
 
 import opsgate.tasks
@@ -304,12 +305,25 @@ def _shortened(value: Any) -> Any:
     return [_shortened(item) for item in value] if isinstance(value, list) else value
 
 
+# --- the action -----------------------------------------------------------------------------------
+
+
+def action_inputs() -> str:
+    """Each input of `action.yml`."""
+    action = yaml_load((ROOT / "action.yml").read_text(encoding="utf-8")) or {}
+    rows = (
+        (code(name), f"{fields['description']}.", code(fields["default"]))
+        for name, fields in action["inputs"].items()
+    )
+    return table(("input", "meaning", "default"), rows)
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     part.__name__: part
     for part in (
         *(tasks, keys_top, keys_environment, keys_shared, keys_target),
         *(variables_runtime, variables_opsgate, variables_foreign, hooks, hook_variables),
-        *(schema, reasons, kinds, withheld, formats, example_skipped, example_failed),
+        *(schema, reasons, kinds, withheld, formats, example_skipped, example_failed, action_inputs),
     )
 }
 
