@@ -30,7 +30,7 @@ from opsgate.stages.oci.registry import (
     RegistryError,
     Unauthorized,
 )
-from opsgate.stages.oci.wire import BODY_LIMIT, Unreachable
+from opsgate.stages.wire import BODY_LIMIT, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ import requests
 from opsgate.stages.oci.credentials import Credentials
 from opsgate.stages.oci.reference import Reference
 from opsgate.stages.oci.registry import NotFound, Registry, Unauthorized
-from opsgate.stages.oci.wire import Unreachable
+from opsgate.stages.wire import Unreachable
 from tests.docker.bench import PASSWORD, USER
 
 if TYPE_CHECKING:

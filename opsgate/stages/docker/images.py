@@ -16,8 +16,8 @@ from opsgate.stages.halt import go_on
 from opsgate.stages.oci.credentials import Credentials, CredentialsError
 from opsgate.stages.oci.reference import InvalidReference, Reference
 from opsgate.stages.oci.registry import Manifest, Registry, RegistryError
-from opsgate.stages.oci.wire import Unreachable
 from opsgate.stages.session import Session
+from opsgate.stages.wire import Unreachable
 
 GLANCE_LIMIT: Final = 10.0
 """Seconds for a question whose answer only warns, or saves time."""

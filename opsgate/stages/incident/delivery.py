@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from opsgate.errors import ExitCode, OpsgateError
-from opsgate.stages.oci.wire import Answer, Request, Unreachable, exchange
+from opsgate.stages.wire import Answer, Request, Unreachable, exchange
 
 ATTEMPT_LIMIT: Final = 10.0
 """Seconds of one attempt: for the connection, and between two pieces of the answer."""

@@ -32,7 +32,7 @@ from opsgate.settings.mistakes import shown, whole
 from opsgate.stages.halt import go_on
 from opsgate.stages.oci.credentials import Credential, Credentials, login_command
 from opsgate.stages.oci.reference import DOCKER_HUB, Reference, is_digest
-from opsgate.stages.oci.wire import Answer, Request, exchange
+from opsgate.stages.wire import Answer, Request, exchange
 
 MANIFEST_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",
