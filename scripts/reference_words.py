@@ -376,5 +376,5 @@ FORMATS: Final = {
     "html": "one page without network or script: every attempt on a time axis",
     "junit": "a target is a test case, for test reports of CI systems",
     "env": "shell variables, as in `latest.env`",
-    "intoto": "an in-toto statement on the images, to be signed; only where something was validated",
+    "intoto": "an in-toto statement on the images, or without any on the record, to be signed",
 }

@@ -36,7 +36,4 @@ FORMATS: Final[Mapping[str, Callable[[Evidence], str]]] = MappingProxyType(
         "intoto": _view("intoto"),
     }
 )
-"""Name of a format → the function that renders it, its module imported on the first call.
-
-`intoto` raises `ConfigurationError` for a record that attests nothing.
-"""
+"""Name of a format → the function that renders it, its module imported on the first call."""

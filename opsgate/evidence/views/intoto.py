@@ -1,17 +1,21 @@
 """An in-toto Statement v1 with the test-result predicate: what the gate says about the images by digest.
 
-It is not signed; `cosign attest-blob`, `gh attestation` or any DSSE signer takes it as it is.
+Where no images are known it is about the record itself; where nothing was validated its result is neither
+passed nor failed, and says so. It is not signed; `cosign attest-blob`, `gh attestation` or any DSSE signer
+takes it as it is. https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from opsgate.errors import ConfigurationError
-from opsgate.evidence.record import pretty
+from opsgate.evidence.record import encode, pretty
+from opsgate.evidence.views.headline import NOT_VALIDATED
+from opsgate.redact import Redactor
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Image
@@ -21,41 +25,28 @@ PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 
 
 def render(record: Evidence) -> str:
-    """The statement as JSON; `ConfigurationError` for a record that has no digests or validated nothing."""
-    why = _nothing_to_attest(record)
-    if why:
-        raise ConfigurationError(
-            f"run {record.run_id} cannot be attested: {why}",
-            "Choose a run that published images and whose gate reached a verdict: see `evidence --history`.",
-        )
+    """The statement as JSON."""
     document = {
         "_type": STATEMENT,
-        "subject": [_subject(image) for image in record.images],
+        "subject": [_image(image) for image in record.images] or [_file(record)],
         "predicateType": PREDICATE,
         "predicate": _predicate(record),
     }
     return pretty(document).decode()
 
 
-def _nothing_to_attest(record: Evidence) -> str:
-    gate = record.stages.gate
-    if not record.images:
-        return "it has no image digests"
-    if gate.status not in {"passed", "failed"} or not gate.targets:
-        return "nothing was validated"
-    if gate.status_reason == "observer_offline":
-        return "nothing was validated, the runtime could not be seen from where the gate ran"
-    return ""
-
-
-def _subject(image: Image) -> dict[str, Any]:
+def _image(image: Image) -> dict[str, Any]:
     algorithm, _, value = image.digest.partition(":")
     return {"name": image.pinned.partition("@")[0], "digest": {algorithm: value}}
 
 
+def _file(record: Evidence) -> dict[str, Any]:
+    digest = hashlib.sha256(encode(record, Redactor())).hexdigest()
+    return {"name": f"{record.run_id}/evidence.json", "digest": {"sha256": digest}}
+
+
 def _predicate(record: Evidence) -> dict[str, Any]:
     gate = record.stages.gate
-    targets = gate.targets or []
     policy = base64.b64encode(msgspec.json.encode(gate.policy or None)).decode()
     predicate: dict[str, Any] = {
         "result": "PASSED" if gate.status == "passed" else "FAILED",
@@ -63,7 +54,20 @@ def _predicate(record: Evidence) -> dict[str, Any]:
     }
     if record.ci.run_url:
         predicate["url"] = record.ci.run_url
+    targets = gate.targets or []
     predicate["passedTests"] = [target.name for target in targets if target.healthy]
     predicate["warnedTests"] = [one.name for one in targets if not one.healthy and not one.required]
     predicate["failedTests"] = [one.name for one in targets if not one.healthy and one.required]
+    if why := _why_not_validated(record):
+        predicate |= {"result": "WARNED", "passedTests": [], "failedTests": []}
+        predicate["warnedTests"] = [f"{NOT_VALIDATED}: {why}"]
     return predicate
+
+
+def _why_not_validated(record: Evidence) -> str:
+    gate = record.stages.gate
+    if gate.status_reason == "observer_offline":
+        return "the runtime could not be seen from where the gate ran"
+    if gate.status not in {"passed", "failed"} or not gate.targets:
+        return "no gate has come to a verdict"
+    return ""
