@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
+import yaml
 from invoke import Collection, Task
-from mkdocs.utils.yaml import yaml_load
 from msgspec import UnsetType
 
 import opsgate.tasks
@@ -310,7 +310,7 @@ def _shortened(value: Any) -> Any:
 
 def action_inputs() -> str:
     """Each input of `action.yml`."""
-    action = yaml_load((ROOT / "action.yml").read_text(encoding="utf-8")) or {}
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
     rows = (
         (code(name), f"{fields['description']}.", code(fields["default"]))
         for name, fields in action["inputs"].items()

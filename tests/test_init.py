@@ -63,7 +63,7 @@ def everything(root: Path) -> dict[str, str]:
 def found(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
     return [
         (service.name, [(port.published, port.inside, port.path) for port in service.ports])
-        for service in composefile.services(text)
+        for service in composefile.services(text.encode(), {})
     ]
 
 
@@ -334,6 +334,36 @@ services:
     assert found(text) == [("app", [(8080, 3000, "/api/health?full=1"), (8081, 80, "/"), (8082, 90, "/")])]
 
 
+def test_a_file_is_read_as_yaml_is() -> None:
+    text = """
+x-common: &common
+  ports: ["8080:80"]
+services:
+  merged: {<<: *common, image: nginx}
+  flow: {build: ., ports: [5000:50, 1_0:10]}
+  tagged:
+    ports: !override
+      - 8081:81
+    volumes: !reset null
+"""
+    assert found(text) == [
+        ("merged", [(8080, 80, "/")]),
+        ("flow", [(5000, 50, "/")]),
+        ("tagged", [(8081, 81, "/")]),
+    ]
+
+
+def test_aliases_of_aliases_cost_nothing() -> None:
+    lines = [
+        "a0: &a0 {ports: ['8080:80']}",
+        *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)),
+    ]
+    assert found("\n".join([*lines, "services: {web: *a0, bomb: {ports: *a29}}"])) == [
+        ("web", [(8080, 80, "/")]),
+        ("bomb", []),
+    ]
+
+
 def test_a_database_is_only_connected_to(repository: Path) -> None:
     text = "services:\n  db:\n    image: postgres\n    ports: ['15432:5432']\n"
     (repository / "compose.yaml").write_text(text, encoding="utf-8")
@@ -394,7 +424,13 @@ def test_the_compose_file_nearest_to_the_root_is_taken(repository: Path) -> None
         "",
         "services:",
         "services:\n",
-        "services: {web: {ports: ['1:1']}}",
+        "services: {web: {ports: '1:1', healthcheck: [a]}, [b]: 1, ? {c: d} : e}",
+        "services: {web: ",
+        "services: &all {web: *all}",
+        "services: {!!int 5: {ports: [1]}, !!binary aGk=: {ports: ['1']}}",
+        "services: {web: {ports: [!!bool x, !!timestamp y], image: !!null x}, !x [a]: 1}",
+        "services: {web: {ports: [[1:1], {published: {a: b}, target: [1]}], healthcheck: {test: {a: b}}}}",
+        "[" * 100_000,
         "- a\n- b\n",
         "\0\xff",
         "services:\n - x\n",

@@ -6,11 +6,12 @@ no reader sees, say how (`NOTE`).
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = sorted(
@@ -86,7 +87,7 @@ class Block(NamedTuple):
             case "sh":
                 return [Command(self.text, {})]
             case "yaml":
-                return list(_steps(yaml_of(self.text)))
+                return list(_steps(yaml.safe_load(self.text)))
             case "text":
                 # A transcript, or lines of a crontab.
                 lines = [*console_lines(self), *CRON.findall(self.text)]
@@ -128,10 +129,6 @@ def _steps(document: dict[str, Any]) -> Iterator[Command]:
 
 def console_lines(block: Block) -> list[str]:
     return [line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ ")]
-
-
-def yaml_of(text: str) -> Any:
-    return importlib.import_module("yaml").safe_load(text)
 
 
 BLOCKS: Final = [block for page in PAGES for block in blocks_of(page)]

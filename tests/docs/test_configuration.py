@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from opsgate.settings import Flags, load
 from opsgate.stages.incident.notify import signature
-from tests.docs.pages import ROOT, Block, of, yaml_of
+from tests.docs.pages import ROOT, Block, of
 
 TOOLS: Final = Path(sys.executable).parent
 
@@ -32,11 +33,11 @@ def test_every_configuration_loads(block: Block, tmp_path: Path) -> None:
 
 
 def test_the_action_takes_what_the_page_gives_it() -> None:
-    action = yaml_of((ROOT / "action.yml").read_text(encoding="utf-8"))
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
     steps = [
         step
         for block in of("yaml")
-        for step in (yaml_of(block.text).get("steps") or [])
+        for step in (yaml.safe_load(block.text).get("steps") or [])
         if step.get("uses", "").startswith("OWNER/opsgate@")
     ]
     assert steps

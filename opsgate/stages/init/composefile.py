@@ -1,22 +1,23 @@
-"""As much of a compose file as init needs, read without Docker and without a YAML library.
+"""As much of a compose file as init needs, read without Docker: services, builds, published ports.
 
-Services, whether they are built, and the ports they publish, in the usual block style. What is
-written in another way is not found, and a person adds it: nothing here decides about a rollout.
+What cannot be read is not found, and a person adds it: nothing here decides about a rollout.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import yaml
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _DEPTH: Final = 3
-_LARGEST: Final = 1 << 20
+_LARGEST: Final = 1 << 18
+"""Bytes of a file that is read: a second of parsing."""
 _PASSED_OVER: Final = frozenset({"node_modules", "vendor", "venv", "site-packages", "dist", "build"})
 # Ports of programs that do not speak HTTP: there only the connection says something.
 _NOT_HTTP: Final = frozenset(
@@ -32,6 +33,11 @@ _VARIABLE: Final = re.compile(
     r"(?:export\s+)?(\w*(?:PORT|ADDR|HOST|BIND|IP)\w*)\s*=\s*[\"']?(\d{1,5}|[\d.]{7,15})[\"']?\s*",
     re.IGNORECASE,
 )
+_REFERENCE: Final = re.compile(
+    r"(?<!\$)\$(?:\{(?P<name>\w+)(?::?-(?P<default>[^{}$]*)|:?\?[^{}]*)?\}|(?P<bare>\w+))"
+)
+_NESTED: Final = 3
+"""Defaults within defaults that are looked into."""
 _HERE: Final = "127.0.0.1"
 _EVERYWHERE: Final = frozenset({"", "*", "0.0.0.0", "::", "localhost"})  # noqa: S104 - read, not bound to
 _PORTS: Final = range(1, 65536)
@@ -82,45 +88,75 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Further compose files, left alone."""
 
 
-class Line(msgspec.Struct, frozen=True):
-    """A line with something in it: its indentation and its text without comment."""
+class _Loader(yaml.SafeLoader):
+    """Reads tables, lists and text: in YAML 1.1 a port such as 5000:50 would be a number to base 60."""
 
-    indent: int
-    text: str
+    # Merge keys only.
+    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # noqa: RUF012 - PyYAML's way
+    yaml_constructors = {}  # noqa: RUF012 - as above
+
+
+def _untagged(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> object:
+    """What stands behind any tag, compose's own `!reset` and `!override` too."""
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
+
+
+_Loader.add_multi_constructor("", _untagged)
 
 
 def find(root: Path) -> Found | None:
     """The compose file nearest to `root`, at most three directories down; None without one."""
     files = sorted(_files(root, _DEPTH), key=lambda path: (len(path.parts), NAMES.index(path.name), path))
     for index, path in enumerate(files):
-        try:
-            text = path.read_bytes()[:_LARGEST].decode("utf-8", "replace")
-        except OSError:
+        data = _read(path)
+        if data is None:
             continue
         names = [each.relative_to(root).as_posix() for each in files]
         others = tuple(names[:index] + names[index + 1 :])
-        found = services(_interpolated(text, path.with_name(".env")))
+        found = services(data, _variables(_read(path.with_name(".env")) or b""))
         return Found(path=names[index], services=tuple(found), others=others)
     return None
 
 
-def services(text: str) -> Iterator[Service]:
-    """The services in the text of a compose file."""
-    block = _block(_lines(text.removeprefix("\ufeff")), "services")
-    for name, body in _entries(block):
-        keys = dict(_entries(body))
-        flat = {line.text.partition(":")[0]: line.text.partition(":")[2].strip() for line in body}
-        ports = _ports(flat.get("ports", ""), keys.get("ports", []), keys.get("healthcheck", []))
-        image = _unquoted(flat.get("image", ""))
-        host, slash, _ = _defaults(image).partition("/")
-        yield Service(
-            name=name,
-            builds="build" in keys,
-            tagged=bool(re.search(r":\$\{?OPSGATE_TAG\b[^:]*(:?-[^:}]*)?\}?$", image)),
-            registry=host if slash and re.search(r"[.:]", host) else "",
-            # One with profiles does not start unless it is asked for.
-            ports=() if "profiles" in keys else tuple(ports),
-        )
+def services(data: bytes, variables: Mapping[str, str]) -> Iterator[Service]:
+    """The services in a compose file; none where it cannot be read, as compose could not."""
+    try:
+        document = yaml.load(data, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return
+    for name, fields in _table(_table(document).get("services")).items():
+        service = _table(fields)
+        image = _text(service.get("image"))
+        host, slash, _ = _filled(image, variables).partition("/")
+        if re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            yield Service(
+                name=name,
+                builds="build" in service,
+                tagged=bool(re.search(r":\$\{?OPSGATE_TAG\b[^:]*(:?-[^:}]*)?\}?$", image)),
+                registry=host if slash and re.search(r"[.:]", host) else "",
+                # One with profiles does not start unless it is asked for.
+                ports=() if "profiles" in service else tuple(_ports(service, variables)),
+            )
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST)
+    except OSError:
+        return None
 
 
 def _files(directory: Path, depth: int) -> Iterator[Path]:
@@ -140,62 +176,29 @@ def _is_looked_into(entry: Path) -> bool:
     return named and entry.is_dir() and not entry.is_symlink()
 
 
-def _interpolated(text: str, file: Path) -> str:
-    """The text with those variables of the `.env` beside it that name a port or an address."""
-    try:
-        lines = file.read_bytes()[:_LARGEST].decode("utf-8", "replace").splitlines()
-    except OSError:
-        return text
-    pairs = [_VARIABLE.fullmatch(line) for line in lines]
-    known = {pair[1]: pair[2] for pair in pairs if pair}
+def _variables(data: bytes) -> dict[str, str]:
+    """Those of a `.env` file that name a port or an address: whatever else it holds is a secret."""
+    pairs = [_VARIABLE.fullmatch(line) for line in data.decode("utf-8", "replace").splitlines()]
+    return {pair[1]: pair[2] for pair in pairs if pair}
+
+
+def _filled(text: str, variables: Mapping[str, str]) -> str:
+    """The text with its references to variables as compose would fill them in, as far as that is known."""
 
     def value(match: re.Match[str]) -> str:
-        return known.get(match[1] or match[2], match[0])
+        default = match[0] if match["default"] is None else match["default"]
+        return variables.get(match["name"] or match["bare"], default)
 
-    return re.sub(r"(?<!\$)\$(?:\{(\w+)(?::?[-?][^{}]*)?\}|(\w+))", value, text)
-
-
-def _lines(text: str) -> list[Line]:
-    found = []
-    for raw in text.expandtabs(8).splitlines():
-        # A # belongs to the text unless space stands before it.
-        kept = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
-        if kept.strip():
-            found.append(Line(len(kept) - len(kept.lstrip()), kept.strip()))
-    return found
+    for _ in range(_NESTED):
+        text = _REFERENCE.sub(value, text)
+    return text
 
 
-def _block(lines: list[Line], name: str) -> list[Line]:
-    """What stands below the top-level key `name`."""
-    for index, line in enumerate(lines):
-        if line.indent == 0 and re.fullmatch(rf"[\"']?{name}[\"']?\s*:.*", line.text):
-            rest = lines[index + 1 :]
-            end = next((number for number, each in enumerate(rest) if each.indent == 0), len(rest))
-            return rest[:end]
-    return []
-
-
-def _entries(lines: list[Line]) -> Iterator[tuple[str, list[Line]]]:
-    """The keys of a block with the lines below each; a list may stand at the indentation of its key."""
-    if not lines:
-        return
-    indent = lines[0].indent
-    name, body = "", list[Line]()
-    for line in lines:
-        key = re.fullmatch(r"[\"']?([A-Za-z0-9._-]+)[\"']?\s*:(\s.*)?", line.text)
-        if line.indent == indent and key:
-            if name:
-                yield name, body
-            name, body = key[1], []
-        else:
-            body.append(line)
-    if name:
-        yield name, body
-
-
-def _ports(flow: str, lines: list[Line], check: list[Line]) -> Iterator[Port]:
-    asked = {match[2]: match for line in check if (match := _ASKS.search(line.text))}
-    for published, inside, address in dict.fromkeys(_published(flow, lines)):
+def _ports(service: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[Port]:
+    check = _table(service.get("healthcheck")).get("test")
+    words = " ".join(map(_text, check)) if isinstance(check, list) else _text(check)
+    asked = {match[2]: match for match in _ASKS.finditer(_filled(words, variables))}
+    for published, inside, address in dict.fromkeys(_published(service.get("ports"), variables)):
         ask = asked.get(str(inside)) or (asked.get(None) if inside in {80, 443} else None)
         path = ask[3] if ask else None
         yield Port(
@@ -207,55 +210,23 @@ def _ports(flow: str, lines: list[Line], check: list[Line]) -> Iterator[Port]:
         )
 
 
-def _published(flow: str, lines: list[Line]) -> Iterator[tuple[int, int, str]]:
+def _published(items: object, variables: Mapping[str, str]) -> Iterator[tuple[int, int, str]]:
     """Port of the host, of the container, and address, of each port that is known and takes connections."""
-    for item in _items(flow, lines):
-        fields = dict(_fields(item))
-        if fields:
-            address, published, inside = (fields.get(key, "") for key in ("host_ip", "published", "target"))
-            protocol = fields.get("protocol", "tcp")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict):
+            keys = ("host_ip", "published", "target", "protocol")
+            address, published, inside, protocol = (_filled(_text(item.get(key)), variables) for key in keys)
         else:
-            bound, _, protocol = item.partition("/")
+            bound, _, protocol = _filled(_text(item), variables).partition("/")
             outside, _, inside = bound.rpartition(":")
             address, _, published = outside.rpartition(":")
         # Ranges by their first port; what no default fixes cannot be known here.
-        ports = [re.fullmatch(r"(\d+)(?:-\d+)?", each) for each in (published, inside)]
+        ports = [re.fullmatch(r"(\d{1,5})(?:-\d+)?", each, re.ASCII) for each in (published, inside)]
         if (protocol or "tcp") != "tcp" or not ports[0] or not ports[1]:
             continue
         first, second = int(ports[0][1]), int(ports[1][1])
         if first in _PORTS and second in _PORTS:
             yield first, second, _address(address)
-
-
-def _items(flow: str, lines: list[Line]) -> Iterator[str]:
-    """The items of a list, with the defaults of variables; a table is one line, parted by commas."""
-    if flow.startswith("["):
-        text = _defaults(" ".join([flow, *(line.text for line in lines)])).strip()
-        found = re.findall(r"""\"[^"]*"|'[^']*'|\{[^{}]*\}|[^,\s"'{}][^,]*""", text[1:].removesuffix("]"))
-    else:
-        found = []
-        for line in lines:
-            text = _defaults(line.text)
-            if text.startswith("-"):
-                found.append(text.removeprefix("-").strip())
-            elif found:
-                found[-1] += f", {text}"
-    for item in found:
-        yield _unquoted(item)
-
-
-def _fields(item: str) -> Iterator[tuple[str, str]]:
-    """The keys of a port that is a table; nothing where it is a short one."""
-    for part in item.strip("{}").split(","):
-        match = re.fullmatch(r"\s*[\"']?([a-z_]+)[\"']?\s*:(?:\s+(.*))?", part.rstrip())
-        if match:
-            yield match[1], _unquoted(match[2] or "")
-
-
-def _defaults(text: str) -> str:
-    """Variables that have a default are that, one inside of another too."""
-    pattern = re.compile(r"\$\{\w+:?-([^{}$]*)\}")
-    return pattern.sub(r"\1", pattern.sub(r"\1", text))
 
 
 def _address(bound: str) -> str:
@@ -268,8 +239,3 @@ def _address(bound: str) -> str:
     except ValueError:
         return _HERE
     return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
