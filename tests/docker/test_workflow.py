@@ -30,6 +30,8 @@ compose_files = ["examples/mission-control/compose.yaml"]
 [gate]
 deadline = "10s"
 soak = "1500ms"
+# Docker starts a crashed container again after 100 ms: what is asked less often may not see it.
+interval = "50ms"
 attempt_timeout = "1s"
 """
 
