@@ -136,7 +136,7 @@ def test_a_changed_lock_is_installed_by_uv_where_it_is_there(built: Path, tmp_pa
     # Input and output are the task's, also of a call that installs first.
     assert inv(built, "read", env=environment(tmp_path / "bin"), typed="kept").stdout == "kept\n"
     calls = log.read_text().splitlines()
-    assert calls[0].startswith("pip install --quiet --python .venv/bin/python --require-hashes -r ")
+    assert calls[0].startswith("pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r ")
     assert "--no-deps" in calls[1]
     assert inv(built, "say", env=environment(tmp_path / "bin")).stderr == ""
     assert len(log.read_text().splitlines()) == 2
