@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +60,18 @@ def make_project(directory: Path) -> Path:
     (directory / "tasks.py").write_text(TASKS)
     (directory / "requirements.lock").write_text("".join(map(lock_entry, LOCKED)))
     return directory
+
+
+def make_wheel(directory: Path, name: str, version: str, requires: str = "") -> str:
+    """An empty package in `directory`; its line of a lock."""
+    info = f"{name}-{version}.dist-info"
+    path = directory / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: more\n"
+        wheel.writestr(f"{info}/METADATA", head + requires)
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
 def script(path: Path, body: str) -> None:
@@ -140,6 +154,21 @@ def test_a_changed_lock_is_installed_by_uv_where_it_is_there(built: Path, tmp_pa
     assert "--no-deps" in calls[1]
     assert inv(built, "say", env=environment(tmp_path / "bin")).stderr == ""
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_release_since_the_lock_changes_nothing(copy: Path, tmp_path: Path) -> None:
+    """Where one package needs another with an extra, pip would rather have the newest, which has no hash."""
+    lines = [
+        make_wheel(tmp_path, "sample_needed", "1"),
+        make_wheel(tmp_path, "sample_needing", "1", "Requires-Dist: sample_needed[more]>=1\n"),
+    ]
+    make_wheel(tmp_path, "sample_needed", "2")
+    lock = copy / "requirements.lock"
+    lock.write_text(lock.read_text() + "".join(lines))
+    places = f"{tmp_path} {os.environ.get('PIP_FIND_LINKS', '')}"
+    said = inv(copy, "say", env=environment(PIP_FIND_LINKS=places))
+    assert (said.returncode, said.stdout) == (0, "hello\n"), said.stderr
+    assert list(copy.glob(".venv/lib/*/site-packages/sample_needed-1.dist-info"))
 
 
 def test_pip_steps_in_where_uv_fails_and_takes_only_what_the_lock_names(built: Path, tmp_path: Path) -> None:
