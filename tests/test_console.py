@@ -345,6 +345,7 @@ def test_two_hundred_targets_fit_on_24_lines_the_worst_first() -> None:
         assert all(len(line) <= 100 for line in frame)
     first = next(frame for frame in frames(output) if "target-" in "".join(frame))
     assert "195 of 200 targets healthy" in first[0]
+    assert first[1].split()[:4] == ["target", "state", "run", "latency"]
     assert [line.split()[0] for line in first[2:7]] == [
         "target-7", "target-57", "target-107", "target-157", "target-199",
     ]  # fmt: skip

@@ -107,7 +107,7 @@ class LiveReporter(PlainReporter):
         table = Table(box=None, pad_edge=False, expand=True, show_edge=False)
         table.add_column("target", no_wrap=True, overflow="ellipsis", ratio=4)
         table.add_column("state", no_wrap=True, width=12)
-        table.add_column("tally", no_wrap=True, justify="right", width=6)
+        table.add_column("run", no_wrap=True, justify="right", width=6)
         table.add_column("latency", no_wrap=True, justify="right", width=8)
         if size.width >= WIDE:
             table.add_column("soak", no_wrap=True, width=BAR)
