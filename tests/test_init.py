@@ -67,6 +67,13 @@ def found(text: str) -> list[tuple[str, list[tuple[int, int, str]]]]:
     ]
 
 
+def proposed(repository: Path, text: str) -> list[str | None]:
+    """The URLs that init proposes for this compose file."""
+    (repository / "compose.yaml").write_text(text, encoding="utf-8")
+    init.run(repository)
+    return [target.url for target in load(Flags(), {}, repository).targets]
+
+
 # --- in a repository ------------------------------------------------------------------------------
 
 
@@ -283,9 +290,7 @@ def test_ports_are_asked_where_they_are_bound(repository: Path, ports: str, urls
 )
 def test_only_what_the_health_check_really_asks_is_taken(repository: Path, asks: str, url: str) -> None:
     text = f"services:\n  web:\n    ports: ['8080:9000']\n    healthcheck:\n      test: {asks}\n"
-    (repository / "compose.yaml").write_text(text, encoding="utf-8")
-    init.run(repository)
-    assert [target.url for target in load(Flags(), {}, repository).targets] == [url]
+    assert proposed(repository, text) == [url]
 
 
 def test_ports_come_from_the_file_of_variables_beside_it(repository: Path) -> None:
@@ -366,16 +371,12 @@ def test_aliases_of_aliases_cost_nothing() -> None:
 
 def test_a_database_is_only_connected_to(repository: Path) -> None:
     text = "services:\n  db:\n    image: postgres\n    ports: ['15432:5432']\n"
-    (repository / "compose.yaml").write_text(text, encoding="utf-8")
-    init.run(repository)
-    assert [target.url for target in load(Flags(), {}, repository).targets] == ["tcp://127.0.0.1:15432"]
+    assert proposed(repository, text) == ["tcp://127.0.0.1:15432"]
 
 
 def test_a_port_of_tls_is_asked_over_tls(repository: Path) -> None:
     text = "services:\n  web:\n    image: nginx\n    ports: ['80:80', '8443:443', '9443:8443']\n"
-    (repository / "compose.yaml").write_text(text, encoding="utf-8")
-    init.run(repository)
-    assert [target.url for target in load(Flags(), {}, repository).targets] == [
+    assert proposed(repository, text) == [
         "http://127.0.0.1:80/",
         "https://127.0.0.1:8443/",
         "https://127.0.0.1:9443/",

@@ -148,7 +148,7 @@ class Tail:
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor, self._path = descriptor, path
-        self._end = _end_of_last_line(descriptor)
+        self._end: int
 
     def append(self, draft: Draft) -> Line:
         """Write and fsync a line; if that fails it is cut off again. Raises `OSError`."""

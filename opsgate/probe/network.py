@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-_PORTS: Final = {"http": 80, "https": 443}
+PORTS: Final = {"http": 80, "https": 443}
+"""The port of a URL that names none, by its scheme."""
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
@@ -25,7 +26,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     value, name = _variable(environ, f"{parts.scheme}_proxy")
     if not value:
         value, name = _variable(environ, "all_proxy")
-    port = parts.port or _PORTS.get(parts.scheme)
+    port = parts.port or PORTS.get(parts.scheme)
     if not value or _bypassed(parts.hostname or "", port, _variable(environ, "no_proxy")[0]):
         return None
     proxy = value if "://" in value else f"http://{value}"

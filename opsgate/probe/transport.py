@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from opsgate.probe.decode import decode
 from opsgate.probe.exchange import Exchange, ProbeFailure, tls_reason
+from opsgate.probe.network import PORTS
 from opsgate.probe.reply import StrictResponse
 from opsgate.probe.resolve import Resolver, connect
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 REDIRECT_LIMIT: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NO_RETRIES: Final = Retry(total=False, redirect=False, raise_on_status=False)
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 class _Connection(HTTPConnection):
@@ -152,7 +152,7 @@ class DeadlineAdapter(HTTPAdapter):
     ) -> HTTPConnectionPool:
         """A pool made for this exchange alone."""
         url = urlsplit(cast("str", request.url))
-        host, port = cast("str", url.hostname), url.port or _PORTS[url.scheme]
+        host, port = cast("str", url.hostname), url.port or PORTS[url.scheme]
         extra: dict[str, Any] = {"exchange": self.exchange, "resolver": self.resolver}
         proxy = (proxies or {}).get(url.scheme)
         if proxy:
@@ -269,7 +269,7 @@ def _redirected(prepared: requests.PreparedRequest, response: requests.Response)
         raise unusable from None
     if port == 0:
         raise unusable
-    if there.scheme not in _PORTS or not host:
+    if there.scheme not in PORTS or not host:
         scheme = location.partition(":")[0] if there.scheme else "relative"
         raise ProbeFailure("redirect", f"redirected to a {scheme} URL", status)
     if host.rstrip(".") != (here.hostname or "").rstrip("."):

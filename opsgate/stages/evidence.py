@@ -137,7 +137,8 @@ def replayed(
         raise _nothing(store.directory, environment)
     unreadable: list[str] = []
     if run:
-        again = list(filter(None, [_again(_chosen(store, run, None), changes)]))
+        found = _again(_chosen(store, run, None), changes)
+        again = [found] if found else []
     else:
         of = [line.run_id for line in runs if environment in {None, line.environment}]
         again, unreadable = _all_again(store, of, changes)

@@ -78,6 +78,11 @@ def _failure(record: Evidence, gate: Gate, target: TargetResult) -> Failure:
     )
 
 
+def last_failure(target: TargetResult) -> Attempt | None:
+    """The target's newest failed attempt."""
+    return next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
+
+
 def down_before(record: Evidence, target: TargetResult) -> bool | None:
     """Whether preflight found the target down already; None when it did not look."""
     baseline = record.stages.preflight.targets or []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from junitparser import Error, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser import Failure as FailureResult
 
+from opsgate.evidence.views.facts import last_failure
 from opsgate.evidence.views.headline import headline
 from opsgate.evidence.views.phrases import why, why_and_before, why_lines
 from opsgate.evidence.views.words import failure, plain
@@ -49,8 +50,8 @@ def _case(record: Evidence, suite: str, target: TargetResult) -> TestCase:
     case = TestCase(plain(target.name), plain(f"opsgate.{record.environment}.{suite}"))
     case.time = round(sum(attempt.elapsed_ms for attempt in target.attempts) / 1000, 3)
     if not target.healthy and target.required:
-        kind = next((attempt.kind for attempt in reversed(target.attempts) if not attempt.ok), None)
-        result = FailureResult(why_and_before(record, target), kind or "")
+        last = last_failure(target)
+        result = FailureResult(why_and_before(record, target), (last.kind or "") if last else "")
         result.text = "\n".join(
             f"{attempt.at_ms / 1000:9.3f} s {'healthy' if attempt.ok else failure(attempt)}"
             for attempt in target.attempts[-SHOWN:]

@@ -11,6 +11,7 @@ from opsgate.evidence.views.facts import (
     down_since,
     failures,
     hook_commands,
+    last_failure,
     old,
     unproven,
     up_again,
@@ -135,7 +136,7 @@ def unproven_words(names: list[str], shown: Callable[[str, int], str]) -> str:
 
 def why(target: TargetResult) -> str:
     """Why this target is not healthy."""
-    last = next((attempt for attempt in reversed(target.attempts) if not attempt.ok), None)
+    last = last_failure(target)
     if last is not None:
         return failure(last)
     return "not healthy for long enough" if target.attempts else "not probed"
