@@ -26,8 +26,9 @@ from opsgate.stages.doctor import checks as local
 from opsgate.stages.doctor import doctor, readiness
 from opsgate.stages.doctor.checks import first_word
 from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude
-from tests.e2e.rig import Runtime, Site, alive, closed_port
+from tests.e2e.rig import Runtime, Site, alive
 from tests.live.servers import Server
+from tests.ports import free_port
 from tests.runs import add, add_failed, add_passed, at, record
 from tests.test_registry import DIGEST, Asked, Reply, serving
 
@@ -111,7 +112,7 @@ def test_after_a_release_it_says_where_back_leads_and_touches_no_evidence(site: 
 def test_what_the_runtime_answers_now_is_told_and_never_holds_a_release_up(
     site: Site, runtime: Runtime
 ) -> None:
-    other = f"http://127.0.0.1:{closed_port()}/"
+    other = f"http://127.0.0.1:{free_port()}/"
     urls = [site.url(revision="json:version"), {"name": "aside", "url": other, "required": False}]
     site.configure(deploy="true", rollback="true", urls=urls)
     found = checks(look(site))
@@ -364,7 +365,7 @@ def test_a_target_that_judges_the_revision_needs_one(site: Site) -> None:
 
 
 def test_control_urls_are_asked_too(site: Site, runtime: Runtime) -> None:
-    silent = f"http://127.0.0.1:{closed_port()}/"
+    silent = f"http://127.0.0.1:{free_port()}/"
     site.configure(rollback="true", control_urls=[runtime.url, silent])
     runtime.becomes("down")
     found = checks(look(site))

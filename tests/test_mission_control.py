@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ class Answer(NamedTuple):
 
 
 class Sandbox:
-    """One runtime of a test's own: a state directory and three ports."""
+    """One runtime of a test's own: a state directory, three ports and a free one after them."""
 
     def __init__(self, home: Path, port: int) -> None:
         self.home = home
@@ -109,24 +110,10 @@ def until(true: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    # Below the ports that the system hands out by itself. The fourth of each block is held by
-    # the test for its whole life, so that no other test takes the three before it.
-    for first in random.SystemRandom().sample(range(12000, 32000, 4), 200):
-        with socket.socket() as claim:
-            try:
-                claim.bind(("127.0.0.1", first + 3))
-                claim.listen()
-                for port in range(first, first + 3):
-                    with socket.socket() as probe:
-                        probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            runtime = Sandbox(tmp_path.resolve() / "state", first)
-            yield runtime
-            runtime.run("stop")
-            assert runtime.strays() == []
-            return
-    pytest.fail("no free ports")
+    runtime = Sandbox(tmp_path.resolve() / "state", free_ports(4))
+    yield runtime
+    runtime.run("stop")
+    assert runtime.strays() == []
 
 
 def test_a_release_serves_every_documented_path(sandbox: Sandbox) -> None:
@@ -313,12 +300,14 @@ def test_a_taken_port_is_named_before_anything_starts(sandbox: Sandbox, offset: 
 def test_other_ports_that_are_taken_leave_the_running_release_alone(sandbox: Sandbox) -> None:
     revision = sandbox.ship()
     sandbox.serving()
-    # The block's fourth port is the test's own, so the frontend of the next base port has none.
-    for command in (("deploy", revision), ("check",)):
-        done = sandbox.run(*command, MISSION_CONTROL_PORT=str(sandbox.port + 1))
-        assert done.returncode == 1
-        assert f"port {sandbox.port + 3} for the frontend is taken" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", sandbox.port + 3))
+        foreign.listen()
+        for command in (("deploy", revision), ("check",)):
+            done = sandbox.run(*command, MISSION_CONTROL_PORT=str(sandbox.port + 1))
+            assert done.returncode == 1
+            assert f"port {sandbox.port + 3} for the frontend is taken" in done.stderr
+            assert len(done.stderr.splitlines()) == 1
     sandbox.serving()
 
 

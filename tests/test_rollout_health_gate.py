@@ -16,8 +16,9 @@ import pytest
 
 from opsgate.stages import rounds
 from scripts.ci import rollout_health_gate as script
-from tests.e2e.rig import Runtime, alive, closed_port
+from tests.e2e.rig import Runtime, alive
 from tests.live.servers import Peer, Server, response
+from tests.ports import free_port
 
 PROGRAM = Path(script.__file__)
 FAST = ["--attempts", "1", "--timeout-seconds", "0.3", "--sleep-seconds", "0"]
@@ -71,7 +72,7 @@ def gate(capsys: pytest.CaptureFixture[str]) -> Gate:
 
 
 def dead() -> str:
-    return f"http://127.0.0.1:{closed_port()}/"
+    return f"http://127.0.0.1:{free_port()}/"
 
 
 def test_one_healthy_round_passes(gate: Gate, runtime: Runtime) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -34,24 +33,6 @@ USER = "pilot"
 PASSWORD = "lift-off-2026"
 # What `htpasswd -bnB pilot lift-off-2026` prints; the registry takes bcrypt only.
 HTPASSWD = "pilot:$2y$05$abcdefghijklmnopqrstuuLl18dHs6avBeVKMqOctk7JQ/QDdRd5m"
-
-
-def free_port() -> int:
-    """Find a port whose two followers are free as well."""
-    # Each worker looks somewhere else: between this look and the container's own there is a while.
-    start = 20000 + os.getpid() * 31 % 9000
-    for base in range(start, start + 3000, 3):
-        held = [socket.socket() for _ in range(3)]
-        try:
-            for offset, one in enumerate(held):
-                one.bind(("127.0.0.1", base + offset))
-        except OSError:
-            continue
-        finally:
-            for one in held:
-                one.close()
-        return base
-    raise AssertionError("no three free ports in a row")
 
 
 def program(name: str, package: str) -> str:

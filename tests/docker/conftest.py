@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer, free_port
+from tests.docker.bench import HTPASSWD, Engine, OciRegistry, TokenServer
 from tests.docker.releases import Mission
 from tests.needs import unavailable
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ def launch(engine: Engine, sample: Path) -> Iterator[Callable[[str], Mission]]:
 
     def make(registry: str) -> Mission:
         name = f"mission-{uuid.uuid4().hex[:8]}"
-        missions.append(Mission(engine, sample, registry, free_port(), name))
+        missions.append(Mission(engine, sample, registry, free_ports(3), name))
         return missions[-1]
 
     yield make

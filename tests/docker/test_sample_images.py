@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.docker.bench import free_port
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def within(seconds: float, truth: Callable[[], bool]) -> bool:
 
 class Deployed:
     def __init__(self, engine: Engine, registry: OciRegistry, sample: Path, name: str) -> None:
-        self.engine, self.sample, self.port = engine, sample, free_port()
+        self.engine, self.sample, self.port = engine, sample, free_ports(3)
         self.environ = {
             "MISSION_CONTROL_REGISTRY": registry.host,
             "MISSION_CONTROL_PORT": str(self.port),

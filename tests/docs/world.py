@@ -23,7 +23,7 @@ import trustme
 
 from tests.docs.pages import ROOT, Block, Command
 from tests.live.servers import Peer, Proxy, Server, response
-from tests.workflow.rig import free_ports
+from tests.ports import free_ports
 
 TOOLS: Final = Path(sys.executable).parent
 NAMES: Final = ("*.example.com", "*.internal.example.com", "www.example.org", "ghcr.io")

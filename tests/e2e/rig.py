@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -254,13 +253,6 @@ def check_record(record: Any) -> None:
     for stage in record["stages"].values():
         if "started_at" not in stage and not stage.get("withheld"):
             assert stage == {"status": "skipped"}
-
-
-def closed_port() -> int:
-    """A port where nobody listens: bound without listening would refuse too, but could not be given away."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def alive(pid: int) -> bool:

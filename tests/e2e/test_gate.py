@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.e2e.rig import ROLLBACK, Runtime, Site, closed_port
+from tests.e2e.rig import ROLLBACK, Runtime, Site
+from tests.ports import free_port
 
 NOT_VALIDATED = "NOT VALIDATED"
 
@@ -120,7 +121,7 @@ def test_no_configuration_at_all_is_skipped_too(site: Site) -> None:
 
 
 def test_targets_that_are_not_required_never_decide(site: Site, runtime: Runtime) -> None:
-    optional = {"name": "extra", "url": f"http://127.0.0.1:{closed_port()}/", "required": False}
+    optional = {"name": "extra", "url": f"http://127.0.0.1:{free_port()}/", "required": False}
     site.configure(urls=[site.url(), optional])
     record = site.run("gate", "--json").document
     assert record["status"] == "passed"
@@ -164,7 +165,7 @@ def test_a_revision_is_judged_only_where_one_is_given(site: Site, runtime: Runti
 
 
 def test_an_observer_without_a_network_withholds_the_rollback(site: Site) -> None:
-    nowhere = f"http://127.0.0.1:{closed_port()}/"
+    nowhere = f"http://127.0.0.1:{free_port()}/"
     site.configure(
         urls=[{"name": "gone", "url": "http://runtime.invalid/"}], control_urls=[nowhere], rollback=ROLLBACK
     )

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.e2e.rig import BROKEN, DEPLOY, ROLLBACK, Runtime, Site, closed_port
+from tests.e2e.rig import BROKEN, DEPLOY, ROLLBACK, Runtime, Site
+from tests.ports import free_port
 
 DIGEST = "sha256:" + "a" * 64
 PUBLISH = (
@@ -325,7 +326,7 @@ def _minutes(clock: str) -> float:
 
 def test_closed_ports_are_refused(site: Site) -> None:
     record = site.run(
-        "gate", "--url", f"http://127.0.0.1:{closed_port()}/", "--json", "--deadline", "500ms", "--soak", "0",
+        "gate", "--url", f"http://127.0.0.1:{free_port()}/", "--json", "--deadline", "500ms", "--soak", "0",
         code=1,
     ).document  # fmt: skip
     assert record["stages"]["gate"]["targets"][0]["attempts"][0]["kind"] == "refused"

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.e2e.rig import DEPLOY, ROLLBACK, Runtime, Site, alive, closed_port
+from tests.e2e.rig import DEPLOY, ROLLBACK, Runtime, Site, alive
+from tests.ports import free_port
 
 STATEFUL = 'test -e broken && now=down || now=up; echo "$now $OPSGATE_REVISION" > state'
 AWAY = {"OPSGATE_DEADLINE": "600ms", "OPSGATE_SOAK": "100ms"}
@@ -258,7 +259,7 @@ def test_what_was_proven_elsewhere_is_last_good_too(site: Site, runtime: Runtime
 def test_a_dead_observer_is_not_a_reason_to_roll_back(site: Site) -> None:
     site.configure(
         urls=[{"name": "gone", "url": "http://runtime.invalid/"}],
-        control_urls=[f"http://127.0.0.1:{closed_port()}/"],
+        control_urls=[f"http://127.0.0.1:{free_port()}/"],
         deploy="touch deployed",
         rollback="touch rolled-back",
     )

@@ -389,13 +389,6 @@ class BlackHole:
             sock.close()
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nothing listens."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Proxy(Server):
     """A forwarding and tunnelling proxy that notes what it was asked for.
 

@@ -23,7 +23,6 @@ from tests.live.servers import (
     Server,
     document,
     flaky,
-    free_port,
     hang,
     healthy,
     healthy_from,
@@ -32,6 +31,7 @@ from tests.live.servers import (
     response,
     status,
 )
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

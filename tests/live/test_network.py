@@ -22,12 +22,12 @@ from tests.live.servers import (
     Peer,
     Server,
     chunked,
-    free_port,
     hang,
     healthy,
     reset_after,
     response,
 )
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

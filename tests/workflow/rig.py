@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import msgspec
 
 from opsgate.evidence.record import Evidence, decode
 from tests.needs import unavailable
+from tests.ports import free_ports
 from tests.workflow.ours import PATH, ROOT
 
 ACTIONS: Final = Path(__file__).parent / "actions"
@@ -250,17 +250,3 @@ class Act:
         self._reader.join()
         assert self.process.stdout
         self.process.stdout.close()
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            base = int(first.getsockname()[1])
-            try:
-                others = [socket.create_server(("127.0.0.1", base + offset)) for offset in range(1, count)]
-            except (OSError, OverflowError):
-                continue
-            for other in others:
-                other.close()
-            return base
