@@ -535,10 +535,14 @@ def test_a_signal_ends_the_wait_for_a_registry_at_once(site: Site) -> None:
     assert result.err == "opsgate: interrupted by SIGINT\n"
 
 
-def test_no_room_to_look_is_said_in_words(site: Site) -> None:
-    script = (
-        "import sys, tempfile\ntempfile.tempdir = sys.argv.pop(1)\nfrom opsgate.program import main\nmain()\n"
-    )
+@pytest.mark.parametrize("none_at_all", [False, True])
+def test_no_room_to_look_is_said_in_words(site: Site, none_at_all: bool) -> None:
+    # Where every directory is full, Python does not even name one.
+    full = "def full(): raise FileNotFoundError(2, 'No usable temporary directory')\n"
+    script = f"import sys, tempfile\n{full}tempfile.tempdir = sys.argv.pop(1)\n"
+    if none_at_all:
+        script += "tempfile.tempdir, tempfile._get_default_tempdir = None, full\n"
+    script += "from opsgate.program import main\nmain()\n"
     done = subprocess.run(
         [sys.executable, "-c", script, str(site.path / "nowhere"), "doctor"],
         cwd=site.path,

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -347,6 +348,17 @@ def test_git_is_counted_where_it_is_asked(tmp_path: Path) -> None:
 # --- a rollback -----------------------------------------------------------------------------------
 
 
+def deployed_by_compose(directory: Path, docker: str) -> Bench:
+    """A run whose deploy is under way, and its `docker`."""
+    (directory / "compose.yaml").write_text("services: {}\n")
+    configuration = (
+        "[environments.default]\ndeploy = 'compose'\npublish = { compose_files = ['compose.yaml'] }\n"
+    )
+    bench = Bench(directory, configuration, fake(directory, "docker", docker))
+    bench.session.record.stages.deploy.started_at = "2026-01-01T12:00:00.000Z"
+    return bench
+
+
 def test_slow_answers_about_containers_hold_no_rollback_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,12 +370,7 @@ def test_slow_answers_about_containers_hold_no_rollback_up(
         *) exec sleep 30 ;;
     esac"""
     monkeypatch.setattr(deploy, "CONTAINERS_LIMIT", 1.0)
-    (tmp_path / "compose.yaml").write_text("services: {}\n")
-    configuration = (
-        "[environments.default]\ndeploy = 'compose'\npublish = { compose_files = ['compose.yaml'] }\n"
-    )
-    bench = Bench(tmp_path, configuration, fake(tmp_path, "docker", answers))
-    bench.session.record.stages.deploy.started_at = "2026-01-01T12:00:00.000Z"
+    bench = deployed_by_compose(tmp_path, answers)
     began = time.monotonic()
     deploy.look_at_containers(bench.session)
     assert time.monotonic() - began < 1 + SOON
@@ -371,3 +378,13 @@ def test_slow_answers_about_containers_hold_no_rollback_up(
     assert isinstance(found, list)
     # Docker itself did not say; what compose had listed is kept all the same.
     assert [(c.service, c.exit_code, c.log_tail) for c in found] == [(f"s{n}", n, "") for n in range(20)]
+
+
+def test_no_room_for_answers_about_containers_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = deployed_by_compose(tmp_path, "true")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    deploy.look_at_containers(bench.session)
+    (warning,) = bench.heard.warnings
+    assert warning.startswith("the containers cannot be looked at: no file for the answer")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,3 +293,13 @@ def test_a_compose_that_cannot_say_is_an_error_in_its_words(tmp_path: Path) -> N
     garbled = Asked(tmp_path, {"'compose version'": "v5", "*'ps --all'*": "NAME  STATE"})
     with pytest.raises(compose.EngineError, match="printed no JSON"):
         compose.fallen(garbled, since=SINCE)  # type: ignore[arg-type]
+
+
+def test_without_room_for_an_answer_compose_cannot_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(tmp_path, {"'compose version'": "v5", "*'ps --all'*": json.dumps([ps("web", "running")])})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(compose.EngineError, match=r"no file for the answer of .*ps --all.*nowhere") as full:
+        compose.fallen(asked, since=SINCE)  # type: ignore[arg-type]
+    assert "TMPDIR" in full.value.hint

@@ -223,12 +223,16 @@ def _json(session: Session, command: str, limit: float) -> Any:
 
 def _output(session: Session, command: str, limit: float) -> str:
     """What a question printed on stdout. Raises `EngineError` with what it said on stderr."""
-    with tempfile.TemporaryDirectory(prefix="opsgate-") as scratch:
-        answer = Path(scratch) / "answer"
-        finished = session.ask(f"{command} >{shlex.quote(str(answer))}", limit=limit)
-        session.halt.check()
-        if not finished.succeeded:
-            words = said(finished.output_tail)
-            raise EngineError(f"`{command}` failed ({finished.explanation}){f': {words}' if words else ''}")
-        with answer.open("rb") as file:
-            return file.read(_ANSWER_LIMIT).decode("utf-8", "replace")
+    try:
+        with tempfile.TemporaryDirectory(prefix="opsgate-", ignore_cleanup_errors=True) as scratch:
+            answer = Path(scratch) / "answer"
+            finished = session.ask(f"{command} >{shlex.quote(str(answer))}", limit=limit)
+            session.halt.check()
+            if finished.succeeded:
+                with answer.open("rb") as file:
+                    return file.read(_ANSWER_LIMIT).decode("utf-8", "replace")
+    except OSError as error:
+        hint = "make room there, or name another directory in TMPDIR"
+        raise EngineError(f"no file for the answer of `{command}`: {error}", hint) from None
+    words = said(finished.output_tail)
+    raise EngineError(f"`{command}` failed ({finished.explanation}){f': {words}' if words else ''}")

@@ -71,7 +71,7 @@ def _scratch(settings: Settings, environ: Mapping[str, str], halt: Halt, stream:
             store.begin(record)
         except (OSError, EvidenceError) as error:
             raise NotReady(
-                f"no scratch directory can be made in {tempfile.gettempdir()}: {error}",
+                f"no scratch directory can be made: {error}",
                 "make room there, or name another directory in TMPDIR",
             ) from None
         yield Session(
