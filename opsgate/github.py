@@ -115,7 +115,7 @@ def _append(variable: str, text: Callable[[int], str], environ: Mapping[str, str
         return
     path = Path(name)
     try:
-        there = path.stat().st_size if path.exists() else 0
+        there = path.stat().st_size if os.path.exists(path) else 0
         # What another program of the step left without an end of line is not ours to go on with.
         start = b"\n" if there and _last_byte(path) != b"\n" else b""
         added = text(SUMMARY_LIMIT - there - len(start)).encode("utf-8", "replace")

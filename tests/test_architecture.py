@@ -90,3 +90,11 @@ def test_modules_and_functions_stay_short(module: str) -> None:
 @every_module
 def test_nothing_is_left_for_later(module: str) -> None:
     assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", (PACKAGE / module).read_text(encoding="utf-8"))
+
+
+@every_module
+def test_a_file_is_looked_for_without_raising(module: str) -> None:
+    # Until Python 3.14 pathlib's raise where a directory may not be searched or a mount is stale.
+    calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and not node.args]
+    names = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute)]
+    assert {"exists", "is_file", "is_dir"}.isdisjoint(names)

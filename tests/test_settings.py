@@ -212,8 +212,10 @@ def test_a_variable_names_another_file(tmp_path: Path) -> None:
 
 def test_a_named_file_must_be_one(tmp_path: Path) -> None:
     assert (
-        error(tmp_path, environ={"OPSGATE_CONFIG": "no.toml"}) == 'OPSGATE_CONFIG: "no.toml" does not exist'
+        error(tmp_path, environ={"OPSGATE_CONFIG": "no.toml"})
+        == 'OPSGATE_CONFIG: "no.toml" does not exist, or cannot be reached'
     )
+    assert "does not exist, or cannot be reached" in error(tmp_path, environ={"OPSGATE_CONFIG": "x" * 300})
     assert error(tmp_path, environ={"OPSGATE_CONFIG": "."}) == 'OPSGATE_CONFIG: "." is a directory'
     write(tmp_path, "[project]\nname = 'x'\n", "pyproject.toml")
     message = error(tmp_path, environ={"OPSGATE_CONFIG": "pyproject.toml"})

@@ -122,7 +122,7 @@ class Ledger:
     def locked(self) -> Iterator[Tail]:
         """Hold the ledger against other processes. What fails in the meantime is the caller's to explain."""
         with explained("opening the ledger", self.path):
-            is_new = not self.path.exists()
+            is_new = not os.path.exists(self.path)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             with explained("locking the ledger", self.path):

@@ -97,7 +97,7 @@ class EnvironmentLock:
         """Who has asked this holder to stop; None while nobody has. Costs one `stat`."""
         if self._taker is None and self._holder is not None:
             request = self._request(self._holder)
-            if request.exists() and (taker := _read(request)) is not None:
+            if os.path.exists(request) and (taker := _read(request)) is not None:
                 self._taker = taker
                 with suppress(OSError):
                     request.replace(request.with_suffix(".seen"))
@@ -136,7 +136,7 @@ class EnvironmentLock:
         for name, holder in asked.items():
             request = self._directory / name
             seen = request.with_suffix(".seen")
-            noticed = seen.exists()
+            noticed = os.path.exists(seen)
             if reached:
                 request.unlink(missing_ok=True)
                 seen.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -149,7 +150,7 @@ def _rollout(store: Store, evidence: Evidence) -> Rollout:
         images=tuple(evidence.images),
         finished_at=evidence.finished_at,
         tag=evidence.stages.publish.tag or None,
-        pins=str(pins) if pins.is_file() else None,
+        pins=str(pins) if os.path.isfile(pins) else None,
     )
 
 

@@ -57,14 +57,14 @@ class Store:
     def prepare(self) -> None:
         """Create the directory, and prove that files in it can be written."""
         with explained("preparing the evidence directory", self.directory):
-            if not self.directory.exists():
+            if not os.path.exists(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 # A release must not make the work tree dirty that the next one checks.
                 write_durably(self.directory / ".gitignore", b"*\n")
             probe = self.directory / ".probe"
             write_durably(probe, b"opsgate can write here\n")
             probe.unlink(missing_ok=True)
-            if self.ledger.path.exists():
+            if os.path.exists(self.ledger.path):
                 os.close(os.open(self.ledger.path, os.O_RDWR | os.O_CLOEXEC))
 
     def run_directory(self, run_id: str) -> Path:
@@ -86,7 +86,7 @@ class Store:
 
     def exists(self, run_id: str) -> bool:
         """Whether the run has a record, readable or not."""
-        return self.record_path(run_id).exists()
+        return os.path.exists(self.record_path(run_id))
 
     def load(self, run_id: str) -> Evidence:
         """A run's record; `ConfigurationError` when there is none, `EvidenceError` when it is damaged."""
@@ -227,18 +227,17 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """The runs that have a directory, sorted."""
-        try:
-            with explained("listing the runs", self.directory), os.scandir(self.directory) as items:
-                return sorted(item.name for item in items if _RUN_ID.fullmatch(item.name) and item.is_dir())
-        except EvidenceError:
-            if not self.directory.exists():
+        with explained("listing the runs", self.directory):
+            try:
+                with os.scandir(self.directory) as items:
+                    return sorted(i.name for i in items if _RUN_ID.fullmatch(i.name) and os.path.isdir(i))
+            except FileNotFoundError:
                 return []
-            raise
 
     def _make_room(self, run_id: str) -> None:
         """Refuse to overwrite a run; a record that nobody can read is put aside."""
         path = self.record_path(run_id)
-        if not path.exists():
+        if not os.path.exists(path):
             return
         try:
             self.load(run_id)

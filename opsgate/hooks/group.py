@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ _DEAD = frozenset("ZX")
 
 def readable() -> bool:
     """Whether processes can be looked at here."""
-    return (_PROC / "self" / "stat").exists()
+    return os.path.exists(_PROC / "self" / "stat")
 
 
 def living(group: int) -> bool:

@@ -6,6 +6,7 @@ when unknown, paths absolute. In `OPSGATE_OUTPUT` it may leave `revision=…` an
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def read_outputs(path: Path) -> Outputs:
     """
     try:
         # A pipe in its place would be waited for.
-        if not path.is_file():
+        if not os.path.isfile(path):
             return Outputs()
         with path.open("rb") as file:
             data = file.read(_OUTPUT_LIMIT + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -48,9 +49,7 @@ def trust_for(ca_file: str | None, environ: Mapping[str, str]) -> tuple[str | No
         return ca_file, None
     bundle = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if bundle:
-        from pathlib import Path
-
-        return (None, bundle) if Path(bundle).is_dir() else (bundle, None)
+        return (None, bundle) if os.path.isdir(bundle) else (bundle, None)
     return environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
 
 

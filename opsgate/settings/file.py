@@ -6,6 +6,7 @@ a section, or a list of one function for a list of such values.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -100,24 +101,26 @@ def find(cwd: Path, named: str | None) -> ConfigFile | None:
     """
     if named is not None:
         path = cwd / named
-        if not path.exists() or path.is_dir():
-            text = f"{shown(named)} is a directory" if path.is_dir() else f"{shown(named)} does not exist"
+        if not os.path.exists(path) or os.path.isdir(path):
+            what = "is a directory" if os.path.isdir(path) else "does not exist, or cannot be reached"
+            text = f"{shown(named)} {what}"
             return _broken(path, named, Problem(where="OPSGATE_CONFIG", text=text))
         return read(path.parent.resolve() / path.name, named, named=True)
-    for directory in _up_to_root(cwd):
+    root = repository_root(cwd)
+    for directory in (each for each in (cwd, *cwd.parents) if each.is_relative_to(root)):
         for name in NAMES:
             path = directory / name
-            if path.is_file():
+            if os.path.isfile(path):
                 found = read(path, name if directory == cwd else str(path))
                 if found is not None:
                     return found
     return None
 
 
-def _up_to_root(cwd: Path) -> Iterator[Path]:
-    directories = [cwd, *cwd.parents]
-    root = next((index for index, directory in enumerate(directories) if (directory / ".git").exists()), 0)
-    yield from directories[: root + 1]
+def repository_root(directory: Path) -> Path:
+    """Root of the git repository that `directory` is in; outside of one `directory` itself."""
+    above = (directory, *directory.parents)
+    return next((each for each in above if os.path.exists(each / ".git")), directory)
 
 
 def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:

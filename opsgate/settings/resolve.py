@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -142,8 +143,8 @@ def _with_ca_file(sources: Sources, target: Target) -> Target:
     if target.ca_file is None:
         return target
     path = sources.directory / target.ca_file
-    if not path.is_file():
-        text = f'the ca_file of "{target.name}" does not exist: {path}'
+    if not os.path.isfile(path):
+        text = f'the ca_file of "{target.name}" does not exist, or cannot be reached: {path}'
         hint = "Relative paths start at the configuration file's directory."
         sources.report(Problem(where=sources.where("urls"), text=text, hint=hint))
     return msgspec.structs.replace(target, ca_file=str(path))

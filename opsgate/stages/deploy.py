@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from opsgate.errors import ConfigurationError, Interrupted, OpsgateError, TakenOver
 from opsgate.evidence.record import Deploy
 from opsgate.hooks.hook import Outputs
@@ -110,7 +112,7 @@ def _require_pins(session: Session) -> None:
     if not session.settings.hooks.deploy_compose:
         return
     compose.require_files(session.settings)
-    if not session.pins.exists():
+    if not os.path.exists(session.pins):
         raise ConfigurationError(
             f'run {session.record.run_id} has no pins, and deploy = "compose" starts images by digest only',
             "publish in the same run: `opsgate release`, or `opsgate publish` with the same OPSGATE_RUN_ID",

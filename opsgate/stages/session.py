@@ -277,7 +277,7 @@ class Session:
             run_id=record.run_id,
             revision=record.revision,
             images=tuple(record.images),
-            pins=str(self.pins) if self.pins.exists() else None,
+            pins=str(self.pins) if os.path.exists(self.pins) else None,
             tag=record.stages.publish.tag or None,
         )
         now = earlier(own)

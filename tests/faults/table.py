@@ -141,6 +141,10 @@ FAULTS = {
         "The evidence directory is removed during a run, and the gate fails",
         (74,), "failed/probe_failures", "Evidence could not be written: ", "the record on stderr",
     ),
+    "stale": _evidence(
+        "The file system of the evidence goes stale, and the gate fails or the deploy hook does",
+        (74,), "failed", "Evidence could not be written: ", "the record on stderr",
+    ),
     "log-lost": _evidence(
         "Only a hook's log cannot be written", (74,), "failed/interrupted", "the log of deploy is incomplete",
         COMPLETE,

@@ -17,6 +17,17 @@ from tests.e2e.rig import Result, Runtime, Site
 from tests.faults.rig import BACK, DEPLOY, HOLD, RUN, check_evidence, configure, held, struck
 from tests.faults.table import FAULTS
 
+STALE = """
+import errno, functools, os
+
+def stale(real, path, *args, **kwargs):
+    if os.access("stale", os.F_OK) and "artifacts" in str(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+    return real(path, *args, **kwargs)
+
+for name in ("stat", "open", "scandir", "mkdir", "rename", "replace", "unlink"):
+    setattr(os, name, functools.partial(stale, getattr(os, name)))
+"""
 SHIP = 'echo "${now:-up} $OPSGATE_REVISION" > state'
 
 
@@ -114,6 +125,44 @@ def test_the_evidence_vanishes_and_redeploy_still_knows_the_way(site: Site, runt
         run.go()
         result = run.end()
     FAULTS["vanished"].check(result, on_stderr(result))
+    assert runtime.read() == ("up", "v1")
+
+
+@pytest.fixture
+def seam(site: Site) -> Iterator[dict[str, str]]:
+    """What makes opsgate see a stale mount once the file `stale` is there."""
+    place = site.path / "seam"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(STALE)
+    yield {"PYTHONPATH": os.pathsep.join([str(place), site.environ({})["PYTHONPATH"]])}
+    (site.path / "stale").unlink()
+    assert site.run("evidence", "--verify").code == 0
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param({"deploy": f"{DEPLOY}; touch stale; false"}, id="before-the-rollback"),
+        pytest.param({"rollback": f"touch stale; sleep 0.2; {BACK}"}, id="in-the-rollback"),
+    ],
+)
+def test_the_evidence_goes_stale(
+    site: Site, runtime: Runtime, seam: dict[str, str], keys: dict[str, str]
+) -> None:
+    configure(site, incident=None, **keys)
+    (site.path / "health").write_text("down")
+    result = site.run("release", code=74, **seam)
+    FAULTS["stale"].check(result, on_stderr(result))
+    assert runtime.read()[0] == "up"
+    assert on_stderr(result)["stages"]["rollback"]["recovered"] is True
+
+
+def test_a_person_goes_back_on_a_stale_mount(site: Site, runtime: Runtime, seam: dict[str, str]) -> None:
+    configure(site, rollback='echo "up v1" > state')
+    runtime.becomes("down", "v2")
+    (site.path / "stale").touch()
+    result = site.run("rollback", "--reason", "the disk is gone", code=74, **seam)
+    FAULTS["manual-without-evidence"].check(result, on_stderr(result))
     assert runtime.read() == ("up", "v1")
 
 

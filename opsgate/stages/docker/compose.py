@@ -70,9 +70,9 @@ def require_files(settings: Settings) -> None:
             'name them in opsgate.toml: [publish] compose_files = ["compose.yaml"]',
         )
     for file in settings.publish.compose_files:
-        if not (settings.directory / file).is_file():
+        if not os.path.isfile(settings.directory / file):
             raise ConfigurationError(
-                f"publish.compose_files: {settings.directory / file} does not exist",
+                f"publish.compose_files: {settings.directory / file} does not exist, or cannot be reached",
                 "relative paths start at the configuration file's directory",
             )
 

@@ -57,7 +57,7 @@ def evidence_directory(settings: Settings) -> Check:
         wrong = f"{directory}: its disk is full"
     if wrong:
         return Check(name="evidence directory", status="problem", detail=wrong, hint=HINT)
-    there = "" if directory.is_dir() else ", made by the first run"
+    there = "" if os.path.isdir(directory) else ", made by the first run"
     status: Status = "ok" if room >= LITTLE_ROOM else "warning"
     return Check(
         name="evidence directory",
@@ -164,7 +164,7 @@ def _looked_for(command: str, directory: Path, environ: Mapping[str, str]) -> tu
     if "/" not in word:
         where = _shell(["-c", 'command -v "$1"', "sh", word], directory, environ).stdout.strip()
         return ("", f"{word} is {where}") if where else (f"command not found: {word}", "")
-    if not place.is_file():
+    if not os.path.isfile(place):
         return f"there is no {place}", ""
     return ("", f"{place} is there") if os.access(place, os.X_OK) else (f"{place} is not executable", "")
 
@@ -208,9 +208,9 @@ def _unwritable(directory: Path) -> tuple[str, Path]:
         return f"{place} is no directory", place
     needed = [place, directory / ".locks"] if place == directory else [place]
     for each in needed:
-        if each.exists() and not os.access(each, os.W_OK | os.X_OK):
+        if os.path.exists(each) and not os.access(each, os.W_OK | os.X_OK):
             return f"{each} cannot be written", place
     book = directory / LEDGER
-    if book.exists() and not (book.is_file() and os.access(book, os.R_OK | os.W_OK)):
+    if os.path.exists(book) and not (os.path.isfile(book) and os.access(book, os.R_OK | os.W_OK)):
         return f"{book} cannot be read and written", place
     return "", place

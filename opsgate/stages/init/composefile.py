@@ -6,6 +6,7 @@ What cannot be read is not found, and a person adds it: nothing here decides abo
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -165,7 +166,7 @@ def _files(directory: Path, depth: int) -> Iterator[Path]:
     except OSError:
         return
     for entry in entries:
-        if entry.name in NAMES and entry.is_file():
+        if entry.name in NAMES and os.path.isfile(entry):
             yield entry
         elif depth > 1 and _is_looked_into(entry):
             yield from _files(entry, depth - 1)
@@ -173,7 +174,7 @@ def _files(directory: Path, depth: int) -> Iterator[Path]:
 
 def _is_looked_into(entry: Path) -> bool:
     named = entry.name.isprintable() and not entry.name.startswith(".") and entry.name not in _PASSED_OVER
-    return named and entry.is_dir() and not entry.is_symlink()
+    return named and os.path.isdir(entry) and not entry.is_symlink()
 
 
 def _variables(data: bytes) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from importlib.resources import files
@@ -13,6 +14,7 @@ import msgspec
 
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
+from opsgate.settings.file import repository_root
 from opsgate.stages.init.composefile import Found, Service, find
 
 CONFIG: Final = "opsgate.toml"
@@ -74,7 +76,7 @@ def run(directory: Path, *, dry_run: bool = False) -> list[str]:
     With `dry_run` nothing is written, and the lines show what would be. Raises `ConfigurationError`
     where a file cannot be written.
     """
-    root = _root(directory)
+    root = repository_root(directory)
     found = find(root)
     changes = plan(root, found)
     lines = [] if root == directory else [f"in {root}, the root of the repository"]
@@ -100,7 +102,7 @@ def plan(root: Path, found: Found | None) -> list[Change]:
 def _config(root: Path, found: Found | None) -> Change:
     path = root / CONFIG
     project = root / "pyproject.toml"
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         return Change(path=path, action="keep", why="it is there already")
     if "[tool.opsgate" in _read(project):
         return Change(path=project, action="keep", why="it has [tool.opsgate]")
@@ -110,7 +112,7 @@ def _config(root: Path, found: Found | None) -> Change:
 
 def _workflow(root: Path, found: Found | None) -> Change:
     path = root / WORKFLOW
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         return Change(path=path, action="keep", why="it is there already")
     for other in sorted(path.parent.glob("*.y*ml")):
         if re.search(r"\b(opsgate|invoke) gate\b|\buses:.*/opsgate@", _read(other)):
@@ -223,14 +225,10 @@ def _write(change: Change) -> None:
         ) from None
 
 
-def _root(directory: Path) -> Path:
-    return next((each for each in (directory, *directory.parents) if (each / ".git").exists()), directory)
-
-
 def _read(path: Path) -> str:
     """The text of a file, empty where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return path.read_text(encoding="utf-8", errors="replace") if os.path.isfile(path) else ""
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}", "nothing was written") from None
 
