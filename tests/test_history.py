@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from opsgate.errors import EvidenceError
 from opsgate.evidence import history, rollouts
-from opsgate.evidence.ledger import Ledger, Line, chained
+from opsgate.evidence.ledger import Draft, Ledger, Line, chained
 from opsgate.evidence.prune import prune
 from opsgate.evidence.verify import verify
 from tests import runs
@@ -175,6 +176,21 @@ def test_an_edited_checkpoint_vouches_for_nothing(store: Store) -> None:
     path = store.directory / "p1" / "checkpoint.json"
     path.write_bytes(path.read_bytes().replace(b"r5", b"r7"))
     assert [item.run_id for item in verify(store).mismatches] == ["r2", "r5", "r6", "p1"]
+
+
+@pytest.mark.parametrize("words", [(b"checkpoint/v1", b"checkpoint/v2"), (b"{", b"\xff")])
+def test_a_checkpoint_of_another_version_is_called_so(store: Store, words: tuple[bytes, bytes]) -> None:
+    pruned(store, 2)
+    path = store.directory / "p1" / "checkpoint.json"
+    path.write_bytes(path.read_bytes().replace(*words, 1))
+    *before, line = store.ledger.read()
+    fields = {name: getattr(line, name) for name in Draft.__struct_fields__}
+    fields["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    written = [*before, chained(Draft(**fields), before[-1])]
+    store.ledger.path.write_bytes(b"".join(msgspec.json.encode(i, order="sorted") + b"\n" for i in written))
+    *missed, last = verify(store).mismatches
+    assert [item.run_id for item in missed] == ["r2", "r5", "r6"]
+    assert (last.run_id, last.file, last.cause) == ("p1", "p1/checkpoint.json", "written by another version")
 
 
 def test_an_edited_record_is_not_pruned_away(store: Store) -> None:

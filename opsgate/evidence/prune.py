@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -41,6 +42,14 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     created_at: str
     dropped: tuple[Dropped, ...]
+
+
+class CheckpointError(Exception):
+    """A checkpoint that vouches for nothing: `cause` and `detail` as a `Mismatch` has them."""
+
+    def __init__(self, cause: Literal["edited", "written by another version"], detail: str) -> None:
+        super().__init__(detail)
+        self.cause, self.detail = cause, detail
 
 
 def prune(
@@ -83,20 +92,28 @@ def vouched(store: Store, lines: Iterable[Line]) -> set[tuple[str, str]]:
     """Run id and sha256 of every record that an unedited checkpoint names as dropped."""
     found: set[tuple[str, str]] = set()
     for line in lines:
-        if line.task == "prune" and (checkpoint := read(store, line)) is not None:
-            found |= {(item.run_id, item.sha256) for item in checkpoint.dropped}
+        if line.task == "prune":
+            with suppress(CheckpointError):
+                found |= {(item.run_id, item.sha256) for item in read(store, line).dropped}
     return found
 
 
-def read(store: Store, line: Line) -> Checkpoint | None:
-    """The checkpoint of a line; None when its file is missing or not the one the line vouches for."""
+def read(store: Store, line: Line) -> Checkpoint:
+    """The checkpoint of a line. Raises `CheckpointError`."""
     try:
         data = (store.run_directory(line.run_id) / CHECKPOINT).read_bytes()
     except (OSError, ConfigurationError):
-        return None
+        data = b""
     if hashlib.sha256(data).hexdigest() != line.sha256:
-        return None
-    return msgspec.json.decode(data, type=Checkpoint)
+        raise CheckpointError(
+            "edited", "the checkpoint is not there, or not the one that the ledger vouches for"
+        )
+    try:
+        return msgspec.json.decode(data, type=Checkpoint)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            "written by another version", f"is no checkpoint that this version can read: {error}"
+        ) from None
 
 
 def _needed(store: Store, environments: set[str]) -> set[str]:

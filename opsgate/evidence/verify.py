@@ -178,11 +178,11 @@ def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iter
 
 def _checkpoint(store: Store, line: Line) -> Iterator[Mismatch]:
     """The file of a checkpoint; without it, what it names as dropped is missing."""
-    if prune.read(store, line) is None:
-        detail = "the checkpoint is not there, or not the one that the ledger vouches for"
-        yield Mismatch(
-            run_id=line.run_id, file=f"{line.run_id}/{prune.CHECKPOINT}", cause="edited", detail=detail
-        )
+    try:
+        prune.read(store, line)
+    except prune.CheckpointError as error:
+        file = f"{line.run_id}/{prune.CHECKPOINT}"
+        yield Mismatch(run_id=line.run_id, file=file, cause=error.cause, detail=error.detail)
 
 
 def _schema(run_id: str, file: str, data: bytes) -> Generator[Mismatch, None, Evidence | None]:
