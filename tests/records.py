@@ -468,8 +468,10 @@ def corpus() -> dict[str, Evidence]:
             with_rollback(Stages(preflight=baseline(), publish=publish(at(2.2)), deploy=Deploy(
                 status="failed", started_at=time(at(14.6)), duration_ms=4300,
                 commands=[ran('ssh prod deploy < "$OPSGATE_PINS"', "Error: port 8000 is taken\n", 1)],
-                containers=[Container(service="backend", state="exited", exit_code=1, restarts=3,
-                                      log_tail="OSError: address already in use\n")])),
+                containers=[
+                    Container(service="backend", state="exited", exit_code=1, restarts=3,
+                              log_tail="OSError: address already in use\n"),
+                    Container(service="worker", state="running", exit_code=None, restarts=1, log_tail="")])),
                 recovering(always("ok"))),
             "failed", "deploy_failed", 1,
         ),

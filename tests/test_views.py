@@ -263,6 +263,11 @@ def test_a_deploy_that_failed_says_why(view: str) -> None:
     assert "the pins are not those of this run" in FORMATS[view](record)
 
 
+@pytest.mark.parametrize("view", ["text", "html", "junit"])
+def test_a_container_that_runs_again_has_no_exit_code(view: str) -> None:
+    assert re.search(r"worker: running, 1 restart\b(?!s)", rendered("failed-deploy-recovered", view))
+
+
 @pytest.mark.parametrize("view", ["text", "md", "html"])
 def test_a_target_that_failed_without_a_failed_attempt_is_named(view: str) -> None:
     record = decode((records.DIRECTORY / "failed-no-rollback-flag.json").read_bytes())

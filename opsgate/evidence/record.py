@@ -80,6 +80,11 @@ class Command(msgspec.Struct, kw_only=True):
         """It did what it was run for: exit 0, in time, and what it left can be used."""
         return self.exit_code == 0 and not self.timed_out and not self.explanation
 
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        return self.explanation or f"exit {self.exit_code}"
+
 
 class TargetResult(msgspec.Struct, kw_only=True):
     """What one target answered."""

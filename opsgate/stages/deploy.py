@@ -99,13 +99,11 @@ def look_at_containers(session: Session) -> None:
         session.reporter.warn(f"the containers cannot be looked at: {error.message}")
         return
     session.save()
+    from opsgate.evidence.views.phrases import container_words
+
     for container in stage.containers:
-        ended = "" if container.exit_code is None else f", exit {container.exit_code}"
         words = compose.said(container.log_tail)
-        session.reporter.note(
-            f"container {container.service}: {container.state}{ended}, {container.restarts} restarts"
-            + (f": {words}" if words else "")
-        )
+        session.reporter.note(f"container {container_words(container)}{f': {words}' if words else ''}")
 
 
 def _require_pins(session: Session) -> None:

@@ -20,6 +20,7 @@ from opsgate.evidence.views.page import page
 from opsgate.evidence.views.phrases import (
     BEFORE,
     STEP,
+    container_words,
     gate_words,
     rollback_words,
     stage_rows,
@@ -49,10 +50,9 @@ def _context(record: Evidence) -> dict[str, Any]:
     gates = [("Gate", stages.gate)]
     if stages.rollback.recovery:
         gates.append(("Recovery check after the rollback", stages.rollback.recovery))
-    tone = "failed" if record.status == "failed" else record.status
     return {
         "headline": headline(record),
-        "tone": "unfinished" if record.finished_at is None else tone,
+        "tone": "unfinished" if record.finished_at is None else record.status,
         "verdict": "not finished" if record.finished_at is None else record.status,
         "not_validated": NOT_VALIDATED if record.status == "skipped" else "",
         "date": record.started_at[:10],
@@ -66,12 +66,7 @@ def _context(record: Evidence) -> dict[str, Any]:
         "warnings": [plain(text, 500) for text in stages.preflight.warnings or []],
         "hooks": [_hook(name, command) for name, command in hook_commands(record)],
         "containers": [
-            {
-                "title": plain(
-                    f"{one.service}: {one.state}, exit code {one.exit_code}, {one.restarts} restarts"
-                ),
-                "output": plain_lines(one.log_tail),
-            }
+            {"title": container_words(one), "output": plain_lines(one.log_tail)}
             for one in stages.deploy.containers or []
         ],
         "images": [
@@ -118,7 +113,7 @@ def _first(record: Evidence) -> tuple[str, str, str, str]:
         return "First failed request", f"{plain(one.name, 120)}: {failure(one.first)}", when, "bad"
     for name, command in hook_commands(record):
         if name != "rollback" and not command.succeeded:
-            why = plain(command.explanation or f"exit {command.exit_code}", 120)
+            why = plain(command.ending, 120)
             return "First failure", f"{name} hook: {why}", plain(command.command, 120), "bad"
     return "First failed request", "none", "", "good" if record.status == "passed" else "plain"
 
@@ -240,7 +235,7 @@ def _target(gate: Gate, target: TargetResult) -> dict[str, Any]:
 
 def _hook(name: str, command: Command) -> dict[str, Any]:
     failed = not command.succeeded
-    result = plain(command.explanation) or f"exit {command.exit_code}"
+    result = plain(command.ending)
     return {
         "name": name,
         "command": plain(command.command, STEP),

@@ -112,7 +112,7 @@ def _output(record: Evidence) -> Iterator[str]:
     """The output of the commands that failed; the others are in the record."""
     for name, command in hook_commands(record)[-SHOWN:]:
         if not command.succeeded and command.output_tail.strip():
-            why = command.explanation or f"exit {command.exit_code}"
+            why = command.ending
             yield f"<details><summary>Output of the {name} hook: {_html(plain(why))}</summary>"
             yield _fenced(plain_lines(command.output_tail, OUTPUT).strip("\n"))
             yield "</details>"

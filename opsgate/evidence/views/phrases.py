@@ -113,7 +113,10 @@ def why_lines(record: Evidence) -> list[str]:
     lines += [_why(one) for one in failures(record)]
     if late := unproven(record):
         lines.append(unproven_words(late, plain))
-    lines += [_container(one) for one in stages.deploy.containers or []]
+    lines += [
+        f"container {container_words(one)}{_last_line(one.log_tail)}"
+        for one in stages.deploy.containers or []
+    ]
     lines += [_hook(name, command) for name, command in hooks if name == "rollback" and not command.succeeded]
     if stages.rollback.recovery and stages.rollback.recovered is False:
         lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
@@ -148,14 +151,14 @@ def why_and_before(record: Evidence, target: TargetResult) -> str:
 
 
 def _hook(name: str, command: Command) -> str:
-    result = plain(command.explanation or f"exit {command.exit_code}")
+    result = plain(command.ending)
     return f"{name} hook ({plain(command.command, 100)}): {result}{_last_line(command.output_tail)}"
 
 
-def _container(one: Container) -> str:
+def container_words(one: Container) -> str:
+    """How a container that did not stay up was found: `backend: exited, exit code 3, 1 restart`."""
     code = "" if one.exit_code is None else f", exit code {one.exit_code}"
-    words = plain(f"container {one.service}: {one.state}{code}, {count(one.restarts, 'restart')}")
-    return f"{words}{_last_line(one.log_tail)}"
+    return plain(f"{one.service}: {one.state}{code}, {count(one.restarts, 'restart')}")
 
 
 def _took_over(one: Takeover) -> str:
