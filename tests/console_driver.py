@@ -1,13 +1,15 @@
 """Plays a gate to a reporter on standard error; after each round it waits for a line on standard input.
 
-`python -m tests.console_driver TARGETS ROUNDS [stop] [silent]`: with `stop` the gate is never told that it is
-over, with `silent` the first target never ends an attempt.
+`python -m tests.console_driver TARGETS ROUNDS [stop] [silent] [threadless]`: with `stop` the gate is never
+told that it is over, with `silent` the first target never ends an attempt, with `threadless` none of its
+threads can start.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from opsgate.console import reporter
 from opsgate.evidence.record import decode
@@ -40,5 +42,11 @@ def main(targets: int, rounds: int, *, stop: bool, silent: bool) -> None:
     told.finished(record, "ab" * 32)
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 if __name__ == "__main__":
+    if "threadless" in sys.argv:
+        threading.Thread.start = no_thread  # type: ignore[assignment, method-assign]
     main(int(sys.argv[1]), int(sys.argv[2]), stop="stop" in sys.argv, silent="silent" in sys.argv)

@@ -410,6 +410,16 @@ def test_a_terminal_that_cannot_draw_gets_lines(environ: dict[str, str]) -> None
     assert "target-2: failing: refused: connection refused" in output
 
 
+def test_a_table_that_no_thread_can_draw_gives_way_to_lines() -> None:
+    with screen("3", "1", "threadless") as shown:
+        shown.step()
+        output = shown.rest()
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h")
+    after = output.rpartition("\x1b[?25h")[2]
+    assert "target-2: failing: refused: connection refused" in after
+    assert "verdict: passed" in after
+
+
 def test_a_gate_that_is_cut_off_gives_the_terminal_back() -> None:
     with screen("3", "1", "stop") as shown:
         shown.read_until(r"soaking")

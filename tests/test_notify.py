@@ -344,6 +344,24 @@ def test_a_defect_in_a_job_is_a_warning() -> None:
     assert Job("webhook", 5, {}, work).finish(lambda: False) == "webhook: RuntimeError"
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_job_that_no_thread_can_do_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    job = Job("webhook", 5, {}, lambda _: None)
+    assert job.finish(lambda: False) == "webhook: this machine: can't start new thread"
+
+
+def test_without_threads_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(
+        Undelivered, match=r"^127\.0\.0\.1:1 was not asked: this machine: can't start new thread"
+    ):
+        post().send("POST", "http://127.0.0.1:1/", {}, b"{}")
+
+
 # --- issues ---------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,6 +244,16 @@ def test_a_process_left_behind_with_both_outputs_holds_nothing_up(gate: Gate) ->
     pid = int(Path("child").read_text())
     if alive(pid):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_without_a_thread_both_outputs_are_one(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    command = "echo out; echo err >&2"
+    rollback = gate("--urls", dead(), "--rollback-on-fail", "--rollback-command", command, code=1)["rollback"]
+    assert (rollback["succeeded"], rollback["stdout"], rollback["stderr"]) == (True, "out\nerr\n", "")
 
 
 def test_much_output_is_cut_to_its_end(gate: Gate) -> None:

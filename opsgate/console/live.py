@@ -40,11 +40,11 @@ class LiveReporter(PlainReporter):
         self._stopped: float | None = None
 
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
-        """Draws the table until `probed` or the end of the stage."""
+        """Draws the table until `probed` or the end of the stage; where that cannot be, lines have to do."""
         self._stop()
         super().probing(targets, policy, label)
         self._start, self._stopped = time.monotonic(), None
-        self._live = Live(
+        live = Live(
             get_renderable=self._table,
             console=self._console,
             refresh_per_second=FRAMES,
@@ -52,10 +52,19 @@ class LiveReporter(PlainReporter):
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._live.start()
+        try:
+            live.start()
+        except RuntimeError:
+            # No thread can start that would draw it.
+            live.stop()
+        else:
+            self._live = live
 
     def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Remembered; the next drawing shows it."""
+        if self._live is None:
+            super().attempt(index, attempt, tally)
+            return
         if not 0 <= index < len(self._rows):
             return
         row = self._rows[index]

@@ -33,7 +33,8 @@ def errors_apart(
 ) -> Iterator[tuple[str, Errors]]:
     """The command with its stderr kept apart, masked, harmless and bounded like all of its output.
 
-    The text is there when the block has ended. Where no pipe can be made, stderr goes with stdout.
+    The text is there when the block has ended. Where no pipe can be made, or no thread to read
+    it, stderr goes with stdout.
     """
     errors, stream, ended = Errors(), Stream(redactor, None, emit), threading.Event()
     with ExitStack() as stack:
@@ -43,12 +44,12 @@ def errors_apart(
             os.mkfifo(pipe)
             # Open for both: the pipe has no end while a command of the rollback may still come.
             descriptor = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
+            stack.callback(os.close, descriptor)
+            reader = threading.Thread(target=_drain, args=(descriptor, stream, ended))
+            reader.start()
+        except (OSError, RuntimeError):
             yield command, errors
             return
-        stack.callback(os.close, descriptor)
-        reader = threading.Thread(target=_drain, args=(descriptor, stream, ended))
-        reader.start()
         try:
             yield f"exec 2>{shlex.quote(str(pipe))}\n{command}", errors
         finally:

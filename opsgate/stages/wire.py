@@ -128,7 +128,11 @@ def exchange(
             outcomes.put(error)
 
     # A name server that is silent, or headers that drip, respect no socket timeout; a thread can be left.
-    threading.Thread(target=work, name=f"exchange {host}", daemon=True).start()
+    try:
+        threading.Thread(target=work, name=f"exchange {host}", daemon=True).start()
+    except RuntimeError as error:
+        hint = "Raise the limit on processes, or end some of them."
+        raise Unreachable(f"{host} was not asked: this machine: {error}", hint) from None
     try:
         outcome = _wait(outcomes, deadline, check)
     except queue.Empty:

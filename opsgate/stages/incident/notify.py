@@ -39,7 +39,10 @@ class Job:
         self._stop = threading.Event()
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._work, args=(work,), name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._problem = f"{name}: this machine: {error}"
 
     def _work(self, work: Callable[[delivery.Post], None]) -> None:
         try:
