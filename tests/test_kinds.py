@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from opsgate.errors import ConfigurationError
+from opsgate.probe.exchange import ProbeFailure
 from opsgate.probe.kinds import PROBES, Prober
 from opsgate.probe.pattern import Searcher, worst_case
 from opsgate.redact import Redactor
@@ -186,7 +187,50 @@ def test_closing_ends_commands_that_run(prober: Prober, tmp_path: Path) -> None:
     prober.close()
     thread.join(5)
     assert made[0].detail == f"killed by signal {int(signal.SIGKILL)}"
-    assert run(prober, "sleep 60", limit=30).kind == "exit"
+
+
+def test_after_closing_no_command_is_started(prober: Prober, tmp_path: Path) -> None:
+    prober.close()
+    made = run(prober, "touch started")
+    assert (made.kind, made.detail) == ("exit", "cannot run the command: the run is over")
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_command_whose_run_ends_while_it_starts_is_killed(
+    prober: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def slow(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = start(*args, **options)
+        prober.close()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    assert run(prober, "sleep 60", limit=30).detail == f"killed by signal {int(signal.SIGKILL)}"
+
+
+def test_a_command_that_cannot_be_signalled_holds_up_nothing(
+    prober: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(group: int, signum: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    made: list[Attempt] = []
+    command = "echo $$ > pid; exec sleep 60"
+    thread = threading.Thread(target=lambda: made.append(run(prober, command, limit=0.5)))
+    thread.start()
+    thread.join(20)
+    assert wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+    left = int((tmp_path / "pid").read_text())
+    try:
+        assert [attempt.kind for attempt in made] == ["timeout"]
+        assert is_running(left)
+    finally:
+        os.kill(left, signal.SIGKILL)
+    # It is waited for all the same: no zombie stays.
+    assert wait_until(lambda: not Path(f"/proc/{left}").exists())
 
 
 # Patterns
@@ -228,7 +272,7 @@ def test_searches_do_not_wait_for_each_other_longer_than_they_may(searcher: Sear
     def one() -> None:
         began = time.monotonic()
         with pytest.raises(SearchTimeout):
-            searcher("(a+)+b", "a" * 5000, lambda: began + 0.5 - time.monotonic())
+            searcher("(a+)+b", "a" * 5000, lambda: max(0.001, began + 0.5 - time.monotonic()))
         took.append(time.monotonic() - began)
 
     threads = [threading.Thread(target=one) for _ in range(8)]
@@ -257,6 +301,30 @@ def test_a_child_that_died_is_replaced(searcher: Searcher) -> None:
     with pytest.raises(SearchTimeout):
         searcher("(a)+b", "aab", lambda: 20.0)
     assert searcher("(a)+b", "aab", lambda: 20.0)
+
+
+def test_a_child_whose_time_is_over_before_it_is_asked_is_ended(searcher: Searcher) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def left() -> float:
+        started.extend(searcher._all)
+        if started:
+            raise ProbeFailure("timeout", "over")
+        return 20.0
+
+    with pytest.raises(ProbeFailure, match="over"):
+        searcher("(a)+b", "aab", left)
+    assert [child.returncode for child in started] == [-signal.SIGKILL]
+    assert not searcher._all
+    assert searcher("(a)+b", "aab", lambda: 20.0)
+
+
+def test_after_closing_no_child_is_started(searcher: Searcher) -> None:
+    assert searcher("(a)+b", "aab", lambda: 20.0)
+    searcher.close()
+    with pytest.raises(SearchTimeout):
+        searcher("(a)+b", "aab", lambda: 20.0)
+    assert not searcher._all
 
 
 @pytest.mark.parametrize(

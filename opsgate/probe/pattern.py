@@ -48,22 +48,24 @@ class Searcher:
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
     def __call__(self, pattern: str, text: str, left: Callable[[], float]) -> bool:
-        """Whether the pattern is found; `left` gives the seconds that remain.
+        """Whether the pattern is found; `left` gives the seconds that remain, and raises when none do.
 
-        Raises `SearchTimeout` when they do not suffice.
+        Raises `SearchTimeout` when they do not suffice, or when the run is over.
         """
         if worst_case(pattern, len(text)) <= _CHEAP or not sys.executable:
             return re.search(pattern, text) is not None
-        if not self._places.acquire(timeout=max(0.0, left())):
+        if not self._places.acquire(timeout=left()):
             raise SearchTimeout
         try:
             child = self._child()
-            found = _ask(child, pattern, text, max(0.0, left()))
-            if found is None:
+            try:
+                found = _ask(child, pattern, text, left())
+            except BaseException:
                 self._end(child)
-                raise SearchTimeout
+                raise
             with self._lock:
                 self._idle.append(child)
             return found
@@ -71,14 +73,17 @@ class Searcher:
             self._places.release()
 
     def close(self) -> None:
-        """End the children."""
+        """End the children; none is started afterwards."""
         with self._lock:
+            self._closed = True
             children, self._idle = list(self._all), []
         for child in children:
             self._end(child)
 
     def _child(self) -> subprocess.Popen[bytes]:
         with self._lock:
+            if self._closed:
+                raise SearchTimeout
             if self._idle:
                 return self._idle.pop()
             child = subprocess.Popen(
@@ -102,8 +107,8 @@ class Searcher:
         child.wait()
 
 
-def _ask(child: subprocess.Popen[bytes], pattern: str, text: str, limit: float) -> bool | None:
-    """The child's answer, or None when it gave none in time."""
+def _ask(child: subprocess.Popen[bytes], pattern: str, text: str, limit: float) -> bool:
+    """The child's answer; raises `SearchTimeout` when it gave none in time."""
     assert child.stdin is not None  # noqa: S101 - for the type checker
     assert child.stdout is not None  # noqa: S101 - as above
     first, second = (part.encode("utf-8", "surrogatepass") for part in (pattern, text))
@@ -116,8 +121,10 @@ def _ask(child: subprocess.Popen[bytes], pattern: str, text: str, limit: float) 
         found = child.stdout.read(1) if answer.poll(limit * 1000) else b""
     except (OSError, ValueError):
         # The child has ended, or its pipes were closed with the run.
-        return None
-    return found == b"1" if found else None
+        raise SearchTimeout from None
+    if not found:
+        raise SearchTimeout
+    return found == b"1"
 
 
 def worst_case(pattern: str, size: int) -> float:

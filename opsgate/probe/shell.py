@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 _TAIL: Final = 4096
@@ -22,6 +23,8 @@ _REST: Final = 16
 """Reads after the exit: what the command wrote last is still in the pipe."""
 _GLANCE: Final = 0.02
 _GLANCE_AT_EXIT: Final = 0.002
+_LOST: Final = 0.05
+"""Seconds that a killed command may take to go; one that sudo runs as another user cannot be killed."""
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +43,24 @@ class Commands:
         self._cwd = cwd
         self._lock = threading.Lock()
         self._groups: set[int] = set()
-        self._closed = False
+        self._closed = threading.Event()
 
     def __call__(self, command: str, limit: float) -> Ran:
         """Run it; past `limit` seconds the whole group is killed. Raises OSError if it cannot start."""
         until = time.monotonic() + limit
+        process = self._start(command)
+        try:
+            tail, received, exited = _follow(process, until)
+        finally:
+            self._end(process)
+        code = process.returncode if exited else None
+        return Ran(exit_code=code, last_line=_last_line(tail, received), received=received)
+
+    def _start(self, command: str) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed.is_set():
+                raise OSError(errno.ECANCELED, "the run is over")
+        # Without the lock: a directory that does not answer must not hold up the others, nor `close`.
         process = subprocess.Popen(
             ["/bin/sh", "-c", command],
             stdin=subprocess.DEVNULL,
@@ -54,29 +70,28 @@ class Commands:
             cwd=self._cwd,
             start_new_session=True,
         )
-        with process, self._held(process.pid):
-            tail, received, exited = _follow(process, until)
-        code = process.returncode if exited else None
-        return Ran(exit_code=code, last_line=_last_line(tail, received), received=received)
-
-    @contextlib.contextmanager
-    def _held(self, group: int) -> Iterator[None]:
-        """End the group at the end, before its leader is reaped: until then no other has its number."""
         with self._lock:
-            self._groups.add(group)
-            if self._closed:
-                _kill(group)
+            self._groups.add(process.pid)
+            if self._closed.is_set():
+                _kill(process.pid)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End the group before its leader is reaped: until then no other has its number."""
+        with self._lock:
+            self._groups.discard(process.pid)
+            _kill(process.pid)
+        if process.stdout is not None:
+            process.stdout.close()
         try:
-            yield
-        finally:
-            with self._lock:
-                self._groups.discard(group)
-                _kill(group)
+            process.wait(_LOST)
+        except subprocess.TimeoutExpired:
+            threading.Thread(target=process.wait, daemon=True).start()
 
     def close(self) -> None:
         """End what is still running; nothing is started afterwards."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             for group in self._groups:
                 _kill(group)
 
