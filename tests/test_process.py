@@ -266,6 +266,32 @@ def test_an_exit_before_the_limit_is_no_timeout(hook: Hook) -> None:
     assert (result.exit_code, result.timed_out) == (4, False)
 
 
+@linux
+@pytest.mark.parametrize("by_key", [False, True])
+def test_an_interrupt_just_after_the_exit_ends_nothing(hook: Hook, by_key: bool) -> None:
+    asked: list[bool] = []
+
+    def cut() -> bool:
+        if asked or not (hook.directory / "ready").exists():
+            return bool(asked)
+        (hook.directory / "go").touch()
+        while lives(hook.pid("b.pid")):
+            os.sched_yield()
+        asked.append(True)
+        if by_key:
+            raise KeyboardInterrupt
+        return True
+
+    result = hook(
+        "sleep 60 & echo $! > a.pid; echo $$ > b.pid; touch ready; while [ ! -e go ]; do sleep 0.01; done",
+        cut=cut,
+    )
+    assert asked == [True]
+    assert result.succeeded
+    assert result.explanation == ""
+    assert lives(hook.pid("a.pid"))
+
+
 def test_a_hook_that_closes_its_output_is_still_waited_for(hook: Hook) -> None:
     result = hook("exec >&- 2>&-; sleep 0.3; exit 5")
     assert result.exit_code == 5

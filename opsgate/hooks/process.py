@@ -241,7 +241,7 @@ class HookRunner(Local):
         now = time.monotonic()
         if self.ending != "interrupted" and self._cut():
             self._end("interrupted", min(self._cut_grace(), self._grace))
-        elif not self.ending and now >= limit_at and not self._exited():
+        elif not self.ending and now >= limit_at:
             self._end("timed out", self._grace)
         if now >= self._kill_at and not self._killed_at:
             self._signal(signal.SIGKILL)
@@ -303,6 +303,9 @@ class HookRunner(Local):
         return True
 
     def _end(self, ending: str, grace: float) -> None:
+        if not self.ending and self._exited():
+            # It has finished by itself, and what it left behind may stay.
+            return
         self.ending = ending
         self._kill_at = min(self._kill_at, time.monotonic() + grace)
         self._signal(signal.SIGTERM)
