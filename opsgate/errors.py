@@ -8,8 +8,8 @@ OpsgateError                 70  a defect, unless a subclass says otherwise
 ├── TakenOver                75  a person took the environment over with `rollback --force`
 └── Interrupted             128+ a signal asked opsgate to stop
 
-Each says what happened, where, and what to do next. Only `opsgate.door` turns one
-into an exit code.
+Each says what happened, where, and what to do next. Others stand beside what raises them: 1 is the
+failure of a stage. `opsgate.door` turns one into an exit code, `stages.supervise` once there is a record.
 """
 
 from __future__ import annotations
@@ -94,3 +94,14 @@ class Interrupted(OpsgateError):
         self.signum = signum
         self.exit_code = 128 + signum
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
+
+
+def defect(error: Exception) -> str:
+    """What is no `OpsgateError`, in one line: what it is, and the line of opsgate that it came through last."""
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] == "opsgate":
+            where = f" in {module}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"a defect in opsgate: {error!r}{where}"

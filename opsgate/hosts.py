@@ -1,15 +1,19 @@
-"""Which hosts are this machine: where a secret may travel unencrypted, and no proxy stands between."""
+"""Hosts and ports: which hosts are this machine, and the port of a URL that names none."""
 
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
+
+PORTS: Final = {"http": 80, "https": 443}
+"""The port of a URL that names none, by its scheme."""
 
 
 def is_loopback(host: str) -> bool:
     """Whether `host` (`name`, `name:port`, `v6`, `[v6]`, `[v6]:port`) is this machine, whoever resolves it.
 
-    Nothing is looked up. `x.localhost`, `localhost.` and `127.0.0.1.` are names that many a machine asks its
-    name server for, and so no proof.
+    There a secret may travel unencrypted, and no proxy stands between. Nothing is looked up: `x.localhost`,
+    `localhost.` and `127.0.0.1.` are names that many a machine asks its name server for, and so no proof.
     """
     name = host[1:].partition("]")[0] if host.startswith("[") else host
     if name.count(":") == 1:

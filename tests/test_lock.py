@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -106,6 +108,26 @@ def test_the_lock_is_not_inherited_by_a_hook(tmp_path: Path) -> None:
         again.acquire(holder("r2"))
     finally:
         child.communicate(b"\n")
+
+
+def test_a_lock_that_a_file_system_will_not_give_back_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = EnvironmentLock(tmp_path, "production")
+    lock.acquire(holder())
+    flock = fcntl.flock
+    refused: list[int] = []
+
+    def refuse(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN and not refused:
+            refused.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock.release()
+    assert refused
+    assert not (tmp_path / ".locks" / "production.holder.json").exists()
 
 
 @pytest.mark.parametrize("environment", ["ledger", "-", "a..b", "x" * 64])

@@ -150,7 +150,8 @@ class PlainReporter:
         fresh = attempt.kind not in row.kinds
         row.kinds.add(attempt.kind)
         if was is not None and was.ok:
-            held = (attempt.at_ms - (row.tally.start_ms or attempt.at_ms)) / 1000
+            since = attempt.at_ms if row.tally.start_ms is None else row.tally.start_ms
+            held = (attempt.at_ms - since) / 1000
             return f"lost health after {span(held)}: {failure(attempt)}"
         return f"failing: {failure(attempt)}" if fresh else ""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-HINT = "Make the directory writable and its disk roomy, or choose another with --evidence-dir."
+HINT = "Make the directory writable, free some space on its disk, or choose another with --evidence-dir."
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -63,7 +63,10 @@ def select(
 
 
 def figures(runs: Sequence[Line], *, now: float, since: float | None = None) -> Figures:
-    """The figures over `runs`, one line each in the order of the ledger. Times are epoch seconds."""
+    """The figures over `runs`, one line each in the order of the ledger. Times are epoch seconds.
+
+    Raises `EvidenceError` where an edited line holds no time.
+    """
     deployments, failed = _deployments(runs)
     outages = _outages(runs)
     begin = since if since is not None else min((_epoch(line.started_at) for line in runs), default=now)

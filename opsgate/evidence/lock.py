@@ -175,7 +175,9 @@ class EnvironmentLock:
 
     def _unlock(self) -> None:
         while self._locks:
-            self._locks.pop().release()
+            # Whatever the file system says to it, the lock ends with this process.
+            with suppress(OSError):
+                self._locks.pop().release()
 
     def _path(self, suffix: str) -> Path:
         return self._directory / f"{self.environment}.{suffix}"

@@ -1,4 +1,7 @@
-"""What earlier runs brought out: where the way back leads, and what it leads away from."""
+"""What earlier runs brought out: where the way back leads, and what it leads away from.
+
+Every function raises `EvidenceError` where the ledger cannot be read.
+"""
 
 from __future__ import annotations
 

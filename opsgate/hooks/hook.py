@@ -15,7 +15,8 @@ from typing import Literal
 import msgspec
 
 from opsgate.errors import OpsgateError
-from opsgate.settings.mistakes import shown, whole
+from opsgate.redact import whole
+from opsgate.settings.mistakes import shown
 
 HookName = Literal["publish", "deploy", "rollback", "rollback_check", "incident"]
 

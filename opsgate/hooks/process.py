@@ -130,7 +130,7 @@ def run(
 
 
 def explain(code: int | None, ending: str, limit: float) -> str:
-    """Words for an ending; `code` as subprocess gives it, negative for a signal. Empty for success."""
+    """Words for an ending; `code` as subprocess gives it, `limit` in seconds. Empty for success."""
     if ending == "timed out":
         return f"timed out after {_words(limit)}"
     if ending == "interrupted":

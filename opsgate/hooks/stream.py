@@ -104,7 +104,7 @@ class Log:
                 self._file = self._path.open("ab")
                 self._room = max(0, LOG - self._file.tell())
             data = text.encode("utf-8", "replace")
-            notice = b"\n[cut off here: a log keeps the first 16 MiB of output]\n"
+            notice = f"\n[cut off here: a log keeps the first {LOG >> 20} MiB of output]\n".encode()
             if self._room < len(notice):
                 # An earlier command of the chain was cut off here already, and said so.
                 self._room = 0
@@ -146,7 +146,7 @@ class Stream:
         self._redactor = redactor
         self._emit = emit
         self._log = Log(log)
-        self._where = f"; {log.name} keeps the first 16 MiB" if log else ""
+        self._where = f"; {log.name} keeps the first {LOG >> 20} MiB" if log else ""
         self._share = Share(clock)
         self._reach = redactor.reach
         self._carry = b""

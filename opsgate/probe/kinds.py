@@ -74,7 +74,7 @@ class Prober:
         self.token = token
         self.clock = clock
         self.wall = wall
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._requests: dict[int, tuple[Target, Request]] = {}
         self._contexts: dict[tuple[str | None, str | None], ssl.SSLContext] = {}
         self.resolver = Resolver()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opsgate.errors import ConfigurationError
+from opsgate.hosts import PORTS
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
-
-PORTS: Final = {"http": 80, "https": 443}
-"""The port of a URL that names none, by its scheme."""
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:

@@ -18,9 +18,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from opsgate.hosts import PORTS
 from opsgate.probe.decode import decode
 from opsgate.probe.exchange import Exchange, ProbeFailure, tls_reason
-from opsgate.probe.network import PORTS
 from opsgate.probe.reply import StrictResponse
 from opsgate.probe.resolve import Resolver, connect
 

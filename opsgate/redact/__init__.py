@@ -238,3 +238,11 @@ def _compiled(index: int, source: str) -> re.Pattern[str]:
             f"redact.patterns[{index}]: {source!r} is not a regular expression: {exc}",
             "Patterns are Python regular expressions; escape characters such as ( [ * with a backslash.",
         ) from None
+
+
+def whole(text: str, limit: int = 1000) -> str:
+    """The text as part of a message, or only its length where it is longer than the limit.
+
+    Never a part of it: messages are masked later, and half a secret would not be recognized then.
+    """
+    return text if len(text) <= limit else f"({len(text)} characters)"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from opsgate.redact import whole
+
 _WIDTH = 240
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -30,14 +32,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}"
-
-
-def whole(text: str, limit: int = 1000) -> str:
-    """The text as part of a message, or only its length where it is longer than the limit.
-
-    Never a part of it: messages are masked later, and half a secret would not be recognized then.
-    """
-    return text if len(text) <= limit else f"({len(text)} characters)"
 
 
 def shown(value: object) -> str:

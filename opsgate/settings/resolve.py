@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,11 +10,10 @@ import msgspec
 
 from opsgate.redact import Redactor, Secret, found_in
 from opsgate.settings import file as configfile
-from opsgate.settings import rules, urls, variables
+from opsgate.settings import rules, selection, urls, variables
 from opsgate.settings.durations import format_duration
 from opsgate.settings.mistakes import Mistake, Problem
 from opsgate.settings.sources import Sources
-from opsgate.settings.targets import LONGEST_NAME, parse_control, url_target
 from opsgate.settings.values import Flags, Hooks, Notify, Publish, Settings, Timeouts
 from opsgate.verdict.targets import Policy, Target
 
@@ -38,7 +36,7 @@ def load(
     """
     sources = Sources(flags, environ, cwd, needs)
     hooks = _hooks(sources)
-    targets, control, token = _targets(sources), _control(sources), _token(sources)
+    targets, control, token = selection.targets(sources), selection.control(sources), _token(sources)
     notify = _notify(sources)
     patterns = _patterns(sources)
     evidence_dir, run_id = _evidence_dir(sources, hooks), _run_id(sources)
@@ -52,8 +50,8 @@ def load(
         environment=sources.environment,
         evidence_dir=sources.directory / evidence_dir,
         run_id=run_id,
-        targets=_named(targets, redactor),
-        control=_named(control, redactor),
+        targets=selection.named(targets, redactor),
+        control=selection.named(control, redactor),
         hooks=hooks,
         notify=notify,
         token=token,
@@ -98,99 +96,6 @@ def _plain_values(sources: Sources) -> dict[str, Any]:
     }
 
 
-# --- targets --------------------------------------------------------------------------------------
-
-
-def _targets(sources: Sources) -> tuple[Target, ...]:
-    listed = _listed_targets(sources)
-    text = sources.variable("RUNTIME_HEALTH_URLS")
-    if sources.flags.url:
-        where, given = "--url", [url for item in sources.flags.url for url in urls.split_flag(item)]
-    elif text is not None and urls.split_list(text):
-        where, given = "RUNTIME_HEALTH_URLS", list(urls.split_list(text))
-    else:
-        where, given = "", []
-    chosen: dict[str, list[Target]] = {}
-    for item in given:
-        url = sources.judge("urls", where, urls.check_url, item)
-        if url is not None and (form := urls.normal(url)) not in chosen:
-            known = [
-                target for target in listed if target.url is not None and urls.normal(target.url) == form
-            ]
-            # Whoever names a URL on the spot means it to decide, whatever the file says.
-            chosen[form] = [
-                msgspec.structs.replace(_with_ca_file(sources, target), required=True) for target in known
-            ] or [url_target(url)]
-    if not chosen:
-        return tuple(_with_ca_file(sources, target) for target in listed)
-    sources.origins["urls"] = "flag --url" if where == "--url" else where
-    return _numbered([target for group in chosen.values() for target in group])
-
-
-def _listed_targets(sources: Sources) -> tuple[Target, ...]:
-    """The file's targets; each must have a name of its own."""
-    by_name: dict[str, Target] = {}
-    for target in sources.listed("urls", ()):
-        if target.name in by_name:
-            text = f'two targets are named "{target.name}"'
-            hint = "Give one of them another name."
-            sources.report(Problem(where=sources.where("urls"), text=text, hint=hint))
-        by_name.setdefault(target.name, target)
-    return tuple(by_name.values())
-
-
-def _with_ca_file(sources: Sources, target: Target) -> Target:
-    if target.ca_file is None:
-        return target
-    path = sources.directory / target.ca_file
-    if not os.path.isfile(path):
-        text = f'the ca_file of "{target.name}" does not exist, or cannot be reached: {path}'
-        hint = "Relative paths start at the configuration file's directory."
-        sources.report(Problem(where=sources.where("urls"), text=text, hint=hint))
-    return msgspec.structs.replace(target, ca_file=str(path))
-
-
-def _control(sources: Sources) -> tuple[Target, ...]:
-    found = sources.listed("control_urls", ())
-    name = "RUNTIME_CONTROL_URLS"
-    judged = [
-        sources.judge("control_urls", name, parse_control, url)
-        for url in urls.split_list(sources.variable(name) or "")
-    ]
-    if given := [target for target in judged if target is not None]:
-        sources.origins["control_urls"] = name
-        found = given
-    distinct: dict[str, Target] = {}
-    for target in found:
-        distinct.setdefault(urls.normal(target.url), target)
-    return _numbered(list(distinct.values()))
-
-
-def _named(targets: tuple[Target, ...], redactor: Redactor) -> tuple[Target, ...]:
-    """The targets by names that everybody may see: masked, and then a command's is cut short."""
-    named = []
-    for target in targets:
-        name = redactor.scrub(target.name)
-        if target.url is None and len(name) > LONGEST_NAME:
-            name = f"{name[: LONGEST_NAME - 1]}…"
-        named.append(msgspec.structs.replace(target, name=name))
-    return _numbered(named)
-
-
-def _numbered(targets: list[Target]) -> tuple[Target, ...]:
-    """Different URLs can look alike once masked: later ones get a number, for names are keys."""
-    names: set[str] = set()
-    result = []
-    for target in targets:
-        name, number = target.name, 1
-        while name in names:
-            number += 1
-            name = f"{target.name} ({number})"
-        names.add(name)
-        result.append(target if name == target.name else msgspec.structs.replace(target, name=name))
-    return tuple(result)
-
-
 def _token(sources: Sources) -> Secret | None:
     name = "RUNTIME_HEALTH_TOKEN"
     text = sources.variable(name)
@@ -221,9 +126,6 @@ def _secrets(
             # `Authorization: Basic …`: the part behind the scheme is the secret by itself as well.
             found += [value, value.partition(" ")[2].strip()]
     return tuple(Secret(value) for value in dict.fromkeys(found) if value)
-
-
-# --- policy ---------------------------------------------------------------------------------------
 
 
 def _policy(sources: Sources) -> Policy:
@@ -265,9 +167,6 @@ def _too_long_a_soak(sources: Sources, policy: Policy) -> Problem:
         text=f"the soak, {soak}, must be shorter than the deadline, {deadline}",
         hint="Give a longer deadline or a shorter soak.",
     )
-
-
-# --- hooks and the rest ---------------------------------------------------------------------------
 
 
 def _hooks(sources: Sources) -> Hooks:

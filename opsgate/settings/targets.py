@@ -137,7 +137,7 @@ def _headers(value: object) -> tuple[tuple[str, str], ...]:
         if not _HEADER_NAME.fullmatch(key):
             raise Mistake("is not a header name", path=path)
         if key.lower() in seen:
-            raise Mistake("stands there twice", "Header names do not depend on case.", path)
+            raise Mistake("is given twice", "Header names are not case-sensitive.", path)
         seen.add(key.lower())
         if not isinstance(item, str):
             raise Mistake(f"must be a string, not {kind_of(item)}", path=path)
@@ -165,7 +165,7 @@ def _revision(value: object) -> str:
         return text
     if source == "header" and _HEADER_NAME.fullmatch(place):
         return text
-    raise Mistake(f"{shown(text)} says nowhere to look", "Write json:PATH or header:NAME.")
+    raise Mistake(f"{shown(text)} does not say where to look", "Write json:PATH or header:NAME.")
 
 
 def _tls_days(value: object) -> float:

@@ -7,13 +7,12 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from opsgate.hosts import is_loopback
+from opsgate.hosts import PORTS, is_loopback
 from opsgate.redact import mask_url
 from opsgate.settings.mistakes import Mistake, shown
 
 SCHEMES: Final = ("http", "https", "tcp")
 HTTP: Final = ("http", "https")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LONGEST: Final = 8192
 _LONGEST_SHOWN: Final = 200
 _LONGEST_HOST: Final = 253
@@ -68,7 +67,7 @@ def check_webhook(value: object) -> str:
 def normal(url: str) -> str:
     """A form that is the same for all spellings of one URL: case, default port, empty path."""
     parts = urlsplit(url)
-    host, port = (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    host, port = (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)
     user = parts.netloc.rpartition("@")[0]
     path = "" if parts.scheme == "tcp" else (parts.path or "/")
     return f"{parts.scheme}://{user}@{host}:{port}{path}?{parts.query}"

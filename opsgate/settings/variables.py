@@ -8,8 +8,9 @@ from typing import Final
 
 from opsgate.settings.mistakes import nearest, shown
 from opsgate.settings.rules import ALPHABET
+from opsgate.verdict.targets import Policy
 
-GATE: Final = ("deadline", "soak", "interval", "attempt_timeout", "successes", "flaps")
+GATE: Final = Policy.__struct_fields__
 """The gate's policy: a flag, a variable and a key of `[gate]` each."""
 HOOKS: Final = {
     "publish": "RUNTIME_PUBLISH_COMMAND",
@@ -19,11 +20,12 @@ HOOKS: Final = {
     "incident": "RUNTIME_INCIDENT_COMMAND",
 }
 WEBHOOK_URL: Final = "RUNTIME_WEBHOOK_URL"
-_RUNTIME: Final = (
-    *HOOKS.values(),
+RUNTIME: Final = (
     *("RUNTIME_HEALTH_URLS", "RUNTIME_HEALTH_TOKEN", "RUNTIME_CONTROL_URLS"),
+    *HOOKS.values(),
     *(WEBHOOK_URL, "RUNTIME_WEBHOOK_SECRET"),
 )
+"""What a workflow hands on from its secrets and variables, in the order in which it lists them."""
 _PREFIX: Final = "OPSGATE_"
 _READ: Final = frozenset(
     f"OPSGATE_{name}"
@@ -58,8 +60,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
             near = nearest(name.removeprefix(_PREFIX), (known.removeprefix(_PREFIX) for known in _READ))
             then = f"did you mean {_PREFIX}{near}?" if near else "it has no effect"
             warnings.append(f"{shown(name)[1:-1]}: unknown variable; {then}")
-        elif name.startswith("RUNTIME_") and name not in _RUNTIME:
-            near = nearest(name, _RUNTIME, _RUNTIME_CUTOFF)
+        elif name.startswith("RUNTIME_") and name not in RUNTIME:
+            near = nearest(name, RUNTIME, _RUNTIME_CUTOFF)
             if near:
                 warnings.append(f"{shown(name)[1:-1]}: unknown variable; did you mean {near}?")
     return warnings

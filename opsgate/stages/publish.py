@@ -117,7 +117,10 @@ def take_revision(session: Session, outputs: Outputs) -> None:
 
 
 def published_images(session: Session, outputs: Outputs) -> list[Image]:
-    """What a hook says it brought out; a digest that it left out is asked of the registry."""
+    """What a hook says it brought out; a digest that it left out is asked of the registry.
+
+    Raises `InvalidReference`, `CredentialsError`, `Unreachable` or `RegistryError`.
+    """
     # A name that is none is known before anybody is asked.
     asked = {image.name: Reference.parse(image.reference) for image in outputs.images if image.digest is None}
     digests = _digests(session, asked) if asked else {}

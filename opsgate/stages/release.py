@@ -41,7 +41,7 @@ def planned(settings: Settings, skip: frozenset[str]) -> tuple[str, ...]:
 
 
 def skipped(skip: Sequence[str], *, gate_only: bool) -> frozenset[str]:
-    """The stages that `--skip` and `--gate-only` leave out."""
+    """The stages that `--skip` and `--gate-only` leave out. A `ConfigurationError` for any other."""
     for name in skip:
         if name not in SKIPPABLE:
             raise ConfigurationError(f"--skip {name}: only publish and deploy can be skipped")

@@ -15,7 +15,7 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence import repair
-from opsgate.evidence.lock import EnvironmentLock, Holder
+from opsgate.evidence.lock import PATIENCE, EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
@@ -123,10 +123,10 @@ def _locked(
 def _take_over(lock: EnvironmentLock, holder: Holder, told: list[str]) -> Takeover | None:
     taken = lock.take_over(holder)
     if taken is not None:
-        told.append(
-            f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
-            + ("" if taken.reached else "; it did not answer within 15 s, its hook may still be running")
-        )
+        words = f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
+        if not taken.reached:
+            words += f"; it did not answer within {PATIENCE:g} s, its hook may still be running"
+        told.append(words)
     return taken
 
 

@@ -23,7 +23,7 @@ import opsgate
 from opsgate.errors import ConfigurationError, ExitCode, OpsgateError
 from opsgate.hosts import is_loopback
 from opsgate.probe.network import proxy_for, trust_for
-from opsgate.settings.mistakes import whole
+from opsgate.redact import whole
 from opsgate.stages.halt import go_on
 
 if TYPE_CHECKING:

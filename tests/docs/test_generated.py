@@ -35,7 +35,7 @@ def test_nothing_is_described_that_does_not_exist() -> None:
     keys = {key for shape in shapes for key, _ in reference._leaves(shape)}
     assert set(words.KEYS) == keys
     assert set(words.TARGET) == set(RULES)
-    assert set(words.VARIABLES) == variables._READ | set(variables._RUNTIME)
+    assert set(words.VARIABLES) == variables._READ | set(variables.RUNTIME)
     assert set(words.HOOKS) == set(variables.HOOKS)
     assert set(words.HOOK_VARIABLES) <= variables._GIVEN_TO_HOOKS | variables._READ
     described = {name: set(fields) for name, fields in words.FIELDS.items()}

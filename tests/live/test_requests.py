@@ -159,18 +159,6 @@ def test_the_token_follows_a_redirect_to_the_same_host_only() -> None:
         assert other.connections == 0
 
 
-def test_a_line_end_after_the_token_is_no_part_of_it() -> None:
-    with Server(healthy()) as server:
-        assert probe(server.url, token=Secret(f"{TOKEN}\n")).attempt.ok
-    assert headers(server.requests[0])["authorization"] == f"Bearer {TOKEN}"
-
-
-def test_a_token_that_cannot_be_sent() -> None:
-    with pytest.raises(ConfigurationError, match="RUNTIME_HEALTH_TOKEN") as error:
-        probe("http://127.0.0.1:1/", token=Secret("one\ntwo"))
-    assert "two" not in str(error.value)
-
-
 def test_a_host_that_only_a_proxy_would_be_asked_for(authority: Authority) -> None:
     with Proxy(("127.0.0.1", 1), refuse="502 Bad Gateway") as proxy:
         environ = {"ALL_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}

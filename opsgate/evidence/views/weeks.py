@@ -88,7 +88,7 @@ def ending(line: Line) -> Ending:
 
 
 def picture(runs: Iterable[Line]) -> Picture | None:
-    """The picture of `runs`; None when there are none."""
+    """The picture of `runs`; None when there are none. An `EvidenceError` for an edited time."""
     days = [(instant(line.finished_at).toordinal(), ending(line)) for line in runs]
     if not days:
         return None

@@ -19,7 +19,7 @@ from opsgate.stages.oci.registry import Manifest, Registry, RegistryError
 from opsgate.stages.session import Session
 from opsgate.stages.wire import Unreachable
 
-GLANCE_LIMIT: Final = 10.0
+REGISTRY_GLANCE: Final = 10.0
 """Seconds for a question whose answer only warns, or saves time."""
 
 
@@ -173,7 +173,7 @@ def lost(session: Session, rollout: Rollout) -> Iterable[str]:
             # A name without a registry may never have been pushed: a hook names its images as it likes.
             if reference.explicit and registry not in silent:
                 client = registries.of(reference)
-                if not client.exists(reference.repository, image.digest, limit=GLANCE_LIMIT):
+                if not client.exists(reference.repository, image.digest, limit=REGISTRY_GLANCE):
                     why = "the registry does not serve it any more"
         except Unreachable as error:
             silent[registry] = error.message
@@ -206,7 +206,7 @@ def _already(registries: Registries, text: str) -> Manifest | None:
     """What the registry holds under this tag before the push; one that is down is known before the build."""
     reference = Reference.parse(text)
     try:
-        return registries.of(reference).manifest(reference, limit=GLANCE_LIMIT)
+        return registries.of(reference).manifest(reference, limit=REGISTRY_GLANCE)
     except RegistryError:
         # Many registries answer "denied" for what is not there yet. The push has the last word.
         return None

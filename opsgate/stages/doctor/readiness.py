@@ -16,7 +16,7 @@ from opsgate.evidence.views.words import failure, span
 from opsgate.settings import Settings
 from opsgate.stages import preflight, probing, publish
 from opsgate.stages.docker import compose, images, immutable
-from opsgate.stages.docker.images import GLANCE_LIMIT, Registries
+from opsgate.stages.docker.images import REGISTRY_GLANCE, Registries
 from opsgate.stages.doctor.diagnosis import Check, Status, problem
 from opsgate.stages.oci.reference import Reference
 from opsgate.stages.rollback import DAY
@@ -226,7 +226,7 @@ def registries(
 def _ping(clients: Registries, reference: Reference) -> Check:
     name = f"registry {reference.registry}"
     try:
-        clients.of(reference).ping(limit=GLANCE_LIMIT)
+        clients.of(reference).ping(limit=REGISTRY_GLANCE)
     except OpsgateError as error:
         return problem(name, error)
     return Check(name=name, status="ok", detail="answers, and takes our login where it wants one")
@@ -238,7 +238,7 @@ def _pullable(clients: Registries, image: Image, *, redeploy: bool) -> Check:
         reference = Reference.parse(image.pinned)
         if not reference.explicit:
             return Check(name=name, status="skipped", detail=f"{image.pinned} names no registry to ask")
-        if clients.of(reference).exists(reference.repository, image.digest, limit=GLANCE_LIMIT):
+        if clients.of(reference).exists(reference.repository, image.digest, limit=REGISTRY_GLANCE):
             return Check(name=name, status="ok", detail=f"{image.pinned} can be pulled")
     except OpsgateError as error:
         # Whoever pulls it may be elsewhere, and logged in: nobody knows from here.

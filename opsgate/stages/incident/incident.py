@@ -17,7 +17,7 @@ def run(session: Session) -> None:
     hurry = _hurry(session)
     if hurry is not None and hurry < TOO_LATE:
         if session.settings.hooks.incident or others.webhook_url or others.github_issues:
-            session.reporter.warn("no time was left after the interrupt to tell anybody of it")
+            session.reporter.warn("no time was left after the interrupt to tell anybody about it")
         return
     if not others.webhook_url and not others.github_issues:
         _hook(session, hurry)

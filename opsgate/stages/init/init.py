@@ -15,6 +15,7 @@ import msgspec
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
 from opsgate.settings.file import repository_root
+from opsgate.settings.variables import RUNTIME
 from opsgate.stages.init.composefile import Found, Service, find
 
 CONFIG: Final = "opsgate.toml"
@@ -24,11 +25,6 @@ _IGNORES: Final = frozenset(
     {"artifacts", "artifacts/rollout", "artifacts/*", "artifacts/**", "artifacts/rollout/*"}
 )
 _YAML_WORDS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
-_SECRETS: Final = (
-    *("RUNTIME_HEALTH_URLS", "RUNTIME_HEALTH_TOKEN", "RUNTIME_CONTROL_URLS", "RUNTIME_PUBLISH_COMMAND"),
-    *("RUNTIME_DEPLOY_COMMAND", "RUNTIME_ROLLBACK_COMMAND", "RUNTIME_ROLLBACK_CHECK_COMMAND"),
-    *("RUNTIME_INCIDENT_COMMAND", "RUNTIME_WEBHOOK_URL", "RUNTIME_WEBHOOK_SECRET"),
-)
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
@@ -60,9 +56,7 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     def render(self) -> str:
         """The file."""
         text = _template("workflow.yml")
-        secrets = "\n".join(
-            f"          {name}: ${{{{ secrets.{name} || vars.{name} }}}}" for name in _SECRETS
-        )
+        secrets = "\n".join(f"          {name}: ${{{{ secrets.{name} || vars.{name} }}}}" for name in RUNTIME)
         for name in self.__struct_fields__:
             text = text.replace(f"@{name}@", getattr(self, name))
         plain = re.match(r"[A-Za-z]", self.branch) and self.branch.lower() not in _YAML_WORDS

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from opsgate.errors import ExitCode, OpsgateError
-from opsgate.redact import Secret
-from opsgate.settings.mistakes import whole
+from opsgate.redact import Secret, whole
 from opsgate.stages.answers import answer
 from opsgate.stages.halt import go_on
 from opsgate.stages.oci.reference import DOCKER_HUB

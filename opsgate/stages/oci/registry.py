@@ -27,8 +27,8 @@ import msgspec
 
 from opsgate.errors import ExitCode, OpsgateError
 from opsgate.hosts import is_loopback
-from opsgate.redact import Secret
-from opsgate.settings.mistakes import shown, whole
+from opsgate.redact import Secret, whole
+from opsgate.settings.mistakes import shown
 from opsgate.stages.halt import go_on
 from opsgate.stages.oci.credentials import Credential, Credentials, login_command
 from opsgate.stages.oci.reference import DOCKER_HUB, Reference, is_digest
