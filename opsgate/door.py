@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from opsgate.console.safe import SafeStream
-from opsgate.errors import ConfigurationError, OpsgateError
+from opsgate.errors import ConfigurationError, OpsgateError, defect
 from opsgate.leave import leave_on_signals
 from opsgate.settings import Flags, Settings, load
 
@@ -51,19 +51,17 @@ def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> N
     gc.enable()
     try:
         code = body()
-    except OpsgateError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
         from opsgate import github
 
         known = redactor(given or {})
-        words = known.scrub(str(error))
+        told = error if isinstance(error, OpsgateError) else defect(error)
+        words = known.scrub(str(told))
         # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
         github.begin(known, os.environ, sys.stderr)
         github.refused(words, os.environ, sys.stderr)
         SafeStream(sys.stderr).line(f"opsgate: {words}")
-        raise Exit(code=error.exit_code) from None
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody reads a traceback at three in the morning
-        SafeStream(sys.stderr).line(f"opsgate: {redactor(given or {}).scrub(_defect(error))}")
-        raise Exit(code=OpsgateError.exit_code) from None
+        raise Exit(code=told.exit_code) from None
     if code:
         # After 0 the next task on the command line has its turn.
         raise Exit(code=code)
@@ -78,15 +76,6 @@ def redactor(given: dict[str, Any]) -> Redactor:
     from opsgate.redact import Redactor
 
     return Redactor.gather(os.environ)
-
-
-def _defect(error: Exception) -> str:
-    """A defect in one line that can be reported."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else ""
-    return f"a defect in opsgate: {error!r}{where}"
 
 
 def run(

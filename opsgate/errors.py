@@ -96,12 +96,14 @@ class Interrupted(OpsgateError):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
 
 
-def defect(error: Exception) -> str:
-    """What is no `OpsgateError`, in one line: what it is, and the line of opsgate that it came through last."""
+def defect(error: Exception) -> OpsgateError:
+    """What nobody expected, in words: what it is, and the line of opsgate that it came through last."""
     where, trace = "", error.__traceback__
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] == "opsgate":
             where = f" in {module}, line {trace.tb_lineno}"
         trace = trace.tb_next
-    return f"a defect in opsgate: {error!r}{where}"
+    return OpsgateError(
+        f"a defect in opsgate: {error!r}{where}", "Report it, with the command that led here."
+    )

@@ -16,6 +16,7 @@ from opsgate.errors import (
     NotReady,
     OpsgateError,
     TakenOver,
+    defect,
 )
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import replace_durably
@@ -124,7 +125,7 @@ def _defect(task: Task, session: Session, error: Exception) -> int:
             trace += session.redactor.scrub("".join(traceback.format_exception(second)))
             with suppress(OSError):
                 replace_durably(path, trace.encode())
-    session.reporter.warn(f"a defect in opsgate: {error!r} (details: {path})")
+    session.reporter.warn(f"{defect(error).message} (details: {path})")
     record.next_steps = [f"Report this defect with {path}.", *_steps(task, session)]
     return ExitCode.DEFECT
 
@@ -162,10 +163,12 @@ def tell(session: Session) -> None:
     """Tell of the final record whoever is to be told; nothing that goes wrong in it changes the run."""
     if session.record.status == "skipped":
         session.reporter.warn(session.record.next_steps[0])
-    with suppress(OpsgateError):
+    try:
         incident.run(session)
+    except Exception as error:  # noqa: BLE001 - the run has ended, and its record says how
+        told = error if isinstance(error, OpsgateError) else defect(error)
+        session.reporter.warn(f"not everybody was told: {told.one_line}")
     head = None
     with suppress(EvidenceError):
-        line = session.store.ledger.head()
-        head = line.hash if line else None
+        head = session.store.head()
     session.reporter.finished(session.record, head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_a_defect_keeps_the_record(site: Site) -> None:
         70,
     )
     assert record["finished_at"]
-    assert "a defect in opsgate" in result.err
+    assert re.search(r"a defect in opsgate: AttributeError\(.*\) in opsgate\.stages\.gate, line", result.err)
     assert (site.evidence / record["run_id"] / "defect.log").exists()
     assert site.run("evidence", "--verify").code == 0
 
@@ -223,6 +224,27 @@ def test_a_defect_after_a_failed_gate_still_rolls_back(site: Site, runtime: Runt
     record = site.run("gate", "--deadline", "500ms", "--soak", "0", "--json", code=70, **env).document
     assert runtime.read()[0] == "up"
     assert record["stages"]["rollback"]["succeeded"] is True
+
+
+def test_a_defect_in_telling_others_does_not_change_the_run(site: Site) -> None:
+    env = broken_opsgate(site, "opsgate.stages.incident.incident", "broken.run = None")
+    result = site.run("gate", "--json", code=0, **env)
+    assert result.document["status"] == "passed"
+    assert "not everybody was told: a defect in opsgate: TypeError(" in result.err
+    assert "head " in result.err
+
+
+def test_a_defect_without_a_run_is_told_by_its_own_line(site: Site) -> None:
+    site.run("gate")
+    # It shows in a library, which cannot know what was meant.
+    env = broken_opsgate(site, "opsgate.evidence.store", "broken.Store.latest = lambda *_: broken.Path(5)")
+    result = site.run("evidence", code=70, GITHUB_ACTIONS="true", **env)
+    annotation, told, *hint = result.err.splitlines()
+    assert re.fullmatch(
+        r"opsgate: a defect in opsgate: TypeError\(.*\) in opsgate\.stages\.evidence, line \d+", told
+    )
+    assert annotation.startswith("::error title=opsgate::a defect in opsgate: TypeError(")
+    assert hint == ["  Report it, with the command that led here."]
 
 
 def test_a_defect_after_the_attempts_counts_them(site: Site) -> None:
