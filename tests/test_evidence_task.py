@@ -84,6 +84,8 @@ def test_defaults_are_those_of_the_task() -> None:
         ({"history": True, "since": "2026"}, "--since 2026: neither a date nor an age"),
         ({"history": True, "since": ""}, "--since : neither a date nor an age"),
         ({"history": True, "since": "9" * 20 + "d"}, "before any date"),
+        ({"history": True, "since": "0001-01-01T00:00+01:00"}, "+01:00: that is before any date"),
+        ({"history": True, "since": "9999-12-31T23:59-01:00"}, "-01:00: that is after any date"),
         ({"history": True, "since": "9" * 5000 + "d"}, "neither a date nor an age"),
         ({"prune": True, "keep": "0"}, "--keep 0: not a number of runs to keep"),
         ({"prune": True, "keep": "all"}, "--keep all: not a number of runs to keep"),

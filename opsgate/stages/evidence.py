@@ -206,20 +206,26 @@ def _since(text: str, now: float) -> float:
     hint = "give a UTC date such as 2026-01-31, or an age such as 7d or 12h"
     try:
         when = datetime.fromisoformat(text)
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except ValueError:
-        pass
+        begin = now - _age(text, hint)
+    else:
+        begin = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    try:
+        timestamp(begin)
+    except (ValueError, OverflowError, OSError):
+        side = "before" if begin < now else "after"
+        raise ConfigurationError(f"--since {text}: that is {side} any date", hint) from None
+    return begin
+
+
+def _age(text: str, hint: str) -> float:
+    """Seconds of an age such as `7d`."""
     # Not a duration of the policy: those end at a day, and a number alone may be meant as a year.
     match = re.fullmatch(r"(?:(\d{1,20})d)?(?:(\d{1,20})h)?(?:(\d{1,20})m)?(?:(\d{1,20})s)?", text, re.ASCII)
     if not text or match is None:
         raise ConfigurationError(f"--since {text}: neither a date nor an age", hint)
     parts = zip(match.groups(), (DAY, 3600, 60, 1), strict=True)
-    age = sum(int(number or 0) * unit for number, unit in parts)
-    try:
-        timestamp(now - age)
-    except (ValueError, OverflowError, OSError):
-        raise ConfigurationError(f"--since {text}: that is before any date", hint) from None
-    return now - age
+    return sum(int(number or 0) * unit for number, unit in parts)
 
 
 def _store(settings: Settings) -> Store:
