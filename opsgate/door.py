@@ -19,6 +19,7 @@ from invoke import Exit
 
 from opsgate.console.safe import SafeStream
 from opsgate.errors import ConfigurationError, OpsgateError, defect
+from opsgate.evidence.files import overwrite
 from opsgate.leave import leave_on_signals
 from opsgate.settings import Flags, Settings, load
 
@@ -128,10 +129,10 @@ def deliver(text: str, file: str | None) -> None:
     if file is None:
         lost = show(text)
         if lost is not None:
-            raise ConfigurationError(f"stdout: {lost.strerror}", "let it lead to where there is room")
+            raise ConfigurationError(f"stdout: {lost.strerror}", "redirect it to a place with free space")
         return
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        overwrite(Path(file), text.encode())
     except OSError as error:
         raise ConfigurationError(
             f"--output {file}: {error.strerror}", "name a file that can be written"

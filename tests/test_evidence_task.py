@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ import pytest
 
 from opsgate import tasks
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence import history
+from opsgate.evidence import files, history
 from opsgate.evidence.store import Store
 from opsgate.evidence.views import FORMATS
 from opsgate.settings import EVIDENCE_NEEDS, Flags, load
@@ -331,6 +333,57 @@ def test_every_format_can_be_written_to_a_file(store: Store, tmp_path: Path) -> 
         assert (result.returncode, result.stdout, result.stderr) == (0, "", f"written: {path}\n")
         assert path.read_text(encoding="utf-8").startswith(("<!DOCTYPE html>", "{"))
         path.unlink()
+
+
+def written(store: Store, path: str, *limits: str) -> subprocess.CompletedProcess[str]:
+    """The newest run as a page in that file, under limits of the shell."""
+    script = "; ".join([*limits, shlex.join(["exec", *command(store, "--format", "html", "--output", path)])])
+    return subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, check=False, text=True, cwd=store.directory.parent
+    )
+
+
+def test_a_report_that_has_no_room_leaves_the_one_before(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "pages" / "out"
+    path.parent.mkdir()
+    path.write_text("the one before")
+    result = written(store, str(path), "ulimit -f 2")
+    assert (result.returncode, path.read_text()) == (2, "the one before")
+    assert "File too large" in result.stderr
+    assert [item.name for item in path.parent.iterdir()] == ["out"]
+
+
+def test_a_report_is_written_where_its_link_leads_and_keeps_who_may_read_it(
+    store: Store, tmp_path: Path
+) -> None:
+    path, link = tmp_path / "out", tmp_path / "link"
+    path.write_text("x" * 1_000_000)
+    path.chmod(0o600)
+    link.symlink_to("out")
+    assert written(store, str(link)).returncode == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().endswith("</html>\n")
+
+
+def test_a_report_does_not_replace_what_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    before = path.stat().st_ino
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    files.overwrite(path, b"in place")
+    assert (path.stat().st_ino, path.read_bytes()) == (before, b"in place")
+
+
+def test_a_report_is_written_in_place_where_it_cannot_be_replaced(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("x" * 1_000_000)
+    (tmp_path / ".out.tmp").mkdir()
+    assert written(store, str(path)).returncode == 0
+    assert path.read_text().endswith("</html>\n")
+    assert written(store, "/dev/stdout").stdout == path.read_text()
 
 
 def test_ten_thousand_runs_are_listed_in_half_a_second(tmp_path: Path) -> None:

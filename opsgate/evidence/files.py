@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from opsgate.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HINT = "Make the directory writable, free some space on its disk, or choose another with --evidence-dir."
+_NO_ROOM: Final = frozenset({ENOSPC, EDQUOT, EFBIG, EIO})
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -25,8 +28,8 @@ def write(path: Path, data: bytes) -> None:
     _write(path, data, sync=False)
 
 
-def _write(path: Path, data: bytes, *, sync: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+def _write(path: Path, data: bytes, *, sync: bool, mode: int = 0o666) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(descriptor, data)
@@ -69,10 +72,32 @@ def replace(path: Path, data: bytes) -> None:
     _replace(path, data, sync=False)
 
 
-def _replace(path: Path, data: bytes, *, sync: bool) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    _write(temporary, data, sync=sync)
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a file that a person named; where there is no room the old one stays. Raises `OSError`.
+
+    Links are followed, owner and mode are kept. What cannot be replaced like that is written in place: a
+    device, a pipe, a file that is mounted or whose directory is not ours.
+    """
+    target = Path(os.path.realpath(path))
     try:
+        there = target.stat() if os.path.exists(path) else None
+        if there is None or (stat.S_ISREG(there.st_mode) and os.access(target, os.W_OK)):
+            _replace(target, data, sync=False, like=there)
+            return
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+    path.write_bytes(data)
+
+
+def _replace(path: Path, data: bytes, *, sync: bool, like: os.stat_result | None = None) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    mode = stat.S_IMODE(like.st_mode) if like else 0o666
+    _write(temporary, data, sync=sync, mode=mode)
+    try:
+        if like:
+            os.chown(temporary, like.st_uid, like.st_gid)
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
