@@ -20,7 +20,7 @@ from invoke import Exit
 from opsgate.console.safe import SafeStream
 from opsgate.errors import ConfigurationError, OpsgateError, defect
 from opsgate.evidence.files import overwrite
-from opsgate.leave import leave_on_signals
+from opsgate.leave import keep_exit_codes, leave_on_signals
 from opsgate.settings import Flags, Settings, load
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> N
     `given` are the task's flags: what they and the file say of secrets is masked in these words as well.
     """
     leave_on_signals()
+    keep_exit_codes()
     gc.freeze()
     gc.enable()
     try:

@@ -1,4 +1,4 @@
-"""How the process ends: at a signal before a run begins, when there is nothing to keep, and at its end.
+"""How processes end: this one at a signal before a run begins and at its end, and those that it starts.
 
 Imports next to nothing, so that it can be in force a few milliseconds after the start.
 """
@@ -33,6 +33,13 @@ def leave_on_signals() -> None:
             except ValueError:
                 # Not the main thread: signals are its business.
                 return
+
+
+def keep_exit_codes() -> None:
+    """Undo an inherited ignored SIGCHLD, by which the kernel forgets exit codes and failure is success."""
+    with suppress(ValueError):  # not the main thread: signals are its business
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def leave(code: int) -> NoReturn:

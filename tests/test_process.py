@@ -480,18 +480,6 @@ def test_an_exception_in_the_caller_leaves_no_orphan(hook: Hook) -> None:
     assert gone(hook.pid("b.pid"))
 
 
-def test_exit_codes_survive_an_inherited_ignored_sigchld(tmp_path: Path) -> None:
-    process = in_a_process_of_its_own(
-        """
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        print(json.dumps([go("exit 3")["exit_code"], go("kill -KILL $$")["explanation"]]))
-        """,
-        tmp_path,
-    )
-    out, _ = process.communicate(timeout=30)
-    assert json.loads(out) == [3, "killed by SIGKILL (out of memory?)"]
-
-
 def test_no_configuration_of_invoke_changes_a_hook(tmp_path: Path) -> None:
     (tmp_path / ".invoke.yaml").write_text(
         "run: {dry: true, echo: true, pty: true}\ntimeouts: {command: 1}\n"

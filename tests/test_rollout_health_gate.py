@@ -363,10 +363,10 @@ def test_a_device_as_a_file_is_written_to_and_stays(gate: Gate) -> None:
     assert not Path(os.devnull).is_file()
 
 
-def start(*flags: str) -> subprocess.Popen[str]:
+def start(*flags: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *FAST, *flags],
-        env={"PATH": os.environ["PATH"]},
+        env={"PATH": os.environ["PATH"], **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -421,6 +421,18 @@ def test_the_first_signal_does_not_cut_a_rollback_off(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert json.loads(out)["rollback"]["succeeded"]
     assert (tmp_path / "went-back").exists()
+
+
+def test_a_rollback_that_fails_is_seen_under_an_inherited_ignored_sigchld(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    )
+    process = start(
+        "--urls", dead(), "--rollback-on-fail", "--rollback-command", "exit 3", PYTHONPATH=str(tmp_path)
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert json.loads(out)["rollback"]["exit_code"] == 3
 
 
 def wait_for(condition: Any) -> None:

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -201,9 +200,6 @@ class HookRunner(Local):
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
         """Start the shell in its own session; stdout and stderr share one pipe, so that their order stays."""
-        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN and _in_main_thread():
-            # Inherited, "ignore" makes the kernel forget exit codes: each failure would look like success.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             self._output, theirs = os.pipe()
         except OSError as exc:
@@ -335,10 +331,6 @@ class HookRunner(Local):
             self._readable.unregister(self._output)
             os.close(self._output)
             self._output = -1
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _reason(exc: OSError | ValueError) -> str:

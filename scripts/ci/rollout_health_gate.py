@@ -35,7 +35,7 @@ from opsgate.evidence.record import timestamp
 from opsgate.hooks import process
 from opsgate.hooks.apart import errors_apart
 from opsgate.hooks.stream import harmless
-from opsgate.leave import leave_on_signals
+from opsgate.leave import keep_exit_codes, leave_on_signals
 from opsgate.probe.kinds import Prober
 from opsgate.redact import Redactor, found_in, mask_url
 from opsgate.settings.mistakes import Mistake
@@ -309,4 +309,5 @@ def _positive(text: str) -> float:
 
 if __name__ == "__main__":
     leave_on_signals()
+    keep_exit_codes()
     raise SystemExit(main())
