@@ -123,6 +123,15 @@ def test_a_line_written_otherwise_than_it_was_is_edited_even_where_it_says_the_s
     assert causes(verify(store)) == [("r1", "ledger.jsonl line 1", "edited")]
 
 
+@pytest.mark.parametrize("file", ["r1/evidence.json", "latest.json", "ledger.jsonl"])
+def test_json_that_is_nested_without_end_is_edited(store: Store, file: str) -> None:
+    path = store.directory / file
+    data = path.read_bytes().rstrip()
+    path.write_bytes(data[:-1] + b',"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
+    report = verify(store)
+    assert {(item.file.partition(" ")[0], item.cause) for item in report.mismatches} >= {(file, "edited")}
+
+
 def test_the_first_thing_off_comes_first(store: Store) -> None:
     for run_id in ("r4", "r1"):
         path = store.directory / run_id / "evidence.json"

@@ -9,12 +9,16 @@ from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from opsgate.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HINT = "Make the directory writable, free some space on its disk, or choose another with --evidence-dir."
+DAMAGED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises where a file does not hold what was written, JSON nested without end included."""
 _NO_ROOM: Final = frozenset({ENOSPC, EDQUOT, EFBIG, EIO})
 
 

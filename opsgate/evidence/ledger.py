@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from opsgate.errors import EvidenceError
-from opsgate.evidence.files import explained, sync_directory, write_all
+from opsgate.evidence.files import DAMAGED, explained, sync_directory, write_all
 from opsgate.evidence.record import Status, StatusReason, Trigger
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Ledger:
         data = self._whole_lines()
         try:
             return _LINES.decode_lines(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except DAMAGED:
             return [line for raw in data.splitlines() if (line := parse(raw)) is not None]
 
     def entries(self) -> Iterator[Entry]:
@@ -191,7 +191,7 @@ def parse(raw: bytes) -> Line | None:
     """The line, or None when it is none."""
     try:
         return _LINES.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DAMAGED:
         return None
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsgate.errors import EnvironmentHeld
-from opsgate.evidence.files import explained, replace, replace_durably
+from opsgate.evidence.files import DAMAGED, explained, replace, replace_durably
 from opsgate.evidence.record import Takeover
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class EnvironmentLock:
 def _read(path: Path) -> Holder | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Holder)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *DAMAGED):
         return None
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import rollouts
-from opsgate.evidence.files import explained, sync_directory, write_durably
+from opsgate.evidence.files import DAMAGED, explained, sync_directory, write_durably
 from opsgate.evidence.ledger import Draft
 from opsgate.evidence.record import pretty
 
@@ -110,7 +110,7 @@ def read(store: Store, line: Line) -> Checkpoint:
         )
     try:
         return msgspec.json.decode(data, type=Checkpoint)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(
             "written by another version", f"is no checkpoint that this version can read: {error}"
         ) from None

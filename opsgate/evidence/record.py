@@ -313,7 +313,7 @@ def pretty(document: object) -> bytes:
 
 
 def decode(data: bytes) -> Evidence:
-    """The record in `data`; raises `msgspec.ValidationError` or `msgspec.DecodeError`."""
+    """The record in `data`; raises one of `files.DAMAGED`."""
     return msgspec.json.decode(data, type=Evidence)
 
 

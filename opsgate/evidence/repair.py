@@ -6,10 +6,8 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence.files import explained, replace_durably, sync_directory
+from opsgate.evidence.files import DAMAGED, explained, replace_durably, sync_directory
 from opsgate.evidence.record import decode
 from opsgate.evidence.store import FINAL, RECORD, decoded, latest_files
 
@@ -93,5 +91,5 @@ def is_unfinished(data: bytes) -> bool:
     """Whether these are the bytes of a record without an end, the field itself being there."""
     try:
         return decode(data).finished_at is None and b'"finished_at": null' in data
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DAMAGED:
         return False

@@ -23,6 +23,7 @@ import msgspec
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import lines, record
 from opsgate.evidence.files import (
+    DAMAGED,
     explained,
     replace,
     replace_durably,
@@ -205,7 +206,7 @@ class Store:
         """The run that `latest.json` is about; None when it cannot be read."""
         try:
             run_id = msgspec.json.decode((self.directory / "latest.json").read_bytes())["run_id"]
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except (OSError, *DAMAGED, KeyError, TypeError):
             return None
         return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
 
@@ -261,7 +262,7 @@ def decoded(data: bytes, path: Path) -> Evidence:
     """The record in a file's bytes, or an `EvidenceError` that names the file and what is wrong."""
     try:
         return record.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise EvidenceError(
             f"the record {path} is damaged: {error}",
             "`opsgate evidence --verify` says what else is off; restore the file from a copy.",

@@ -14,6 +14,7 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import prune
+from opsgate.evidence.files import DAMAGED
 from opsgate.evidence.ledger import GENESIS, LEDGER, Draft, line_hash
 from opsgate.evidence.lines import draft
 from opsgate.evidence.record import SCHEMA, Evidence, decode
@@ -196,7 +197,7 @@ def _schema(run_id: str, file: str, data: bytes) -> Generator[Mismatch, None, Ev
             )
             return None
         evidence = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         yield Mismatch(run_id=run_id, file=file, cause="edited", detail=f"is not a record: {error}")
         return None
     if missing := [name for name in Evidence.__struct_fields__ if name not in fields]:
@@ -266,7 +267,7 @@ def _latest(store: Store) -> Iterator[Mismatch]:
         detail = f"is not a copy of {shown.run_id}/{RECORD}"
     except (FileNotFoundError, ConfigurationError):
         detail = "is the copy of a record that is not there"
-    except (msgspec.DecodeError, UnicodeDecodeError, EvidenceError) as error:
+    except (*DAMAGED, EvidenceError) as error:
         detail = f"is not a record: {error}"
     yield Mismatch(run_id=None, file=path.name, cause="edited", detail=detail)
 

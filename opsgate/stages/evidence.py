@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -230,11 +231,8 @@ def _age(text: str, hint: str) -> float:
 
 def _store(settings: Settings) -> Store:
     store = Store(settings.evidence_dir, settings.redactor)
-    try:
+    with suppress(EvidenceError):  # looking must work where nothing can be written
         repair.complete(store)
-    except EvidenceError:
-        # Looking must work where nothing can be written.
-        return store
     return store
 
 
