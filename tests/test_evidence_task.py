@@ -11,7 +11,8 @@ import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -25,9 +26,6 @@ from opsgate.settings import EVIDENCE_NEEDS, Flags, load
 from opsgate.stages import evidence as stage
 from tests import records, runs
 from tests.test_history import failed, ledger
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(
@@ -364,6 +362,12 @@ def test_a_report_is_written_where_its_link_leads_and_keeps_who_may_read_it(
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text().endswith("</html>\n")
+
+
+def test_a_report_goes_where_an_open_descriptor_leads(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+b") as file:
+        files.overwrite(Path(f"/dev/fd/{file.fileno()}"), b"in place")
+        assert file.read() == b"in place"
 
 
 def test_a_report_does_not_replace_what_may_not_be_written(

@@ -80,18 +80,25 @@ def overwrite(path: Path, data: bytes) -> None:
     """Write a file that a person named; where there is no room the old one stays. Raises `OSError`.
 
     Links are followed, owner and mode are kept. What cannot be replaced like that is written in place: a
-    device, a pipe, a file that is mounted or whose directory is not ours.
+    device, a pipe, `/dev/stdout` wherever it leads, a file that is mounted or whose directory is not ours.
     """
     target = Path(os.path.realpath(path))
     try:
         there = target.stat() if os.path.exists(path) else None
-        if there is None or (stat.S_ISREG(there.st_mode) and os.access(target, os.W_OK)):
-            _replace(target, data, sync=False, like=there)
+        is_file = there is None or (stat.S_ISREG(there.st_mode) and os.access(target, os.W_OK))
+        if is_file and not _is_open(path):
+            _replace(target, data, sync=True, like=there)
+            sync_directory(target.parent)
             return
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise
     path.write_bytes(data)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether the name stands for a descriptor: who holds it would go on in a file without a name."""
+    return path.absolute().is_relative_to("/dev") or path.absolute().is_relative_to("/proc")
 
 
 def _replace(path: Path, data: bytes, *, sync: bool, like: os.stat_result | None = None) -> None:

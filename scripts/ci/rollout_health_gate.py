@@ -30,7 +30,7 @@ import msgspec
 
 from opsgate.console.safe import SafeStream
 from opsgate.errors import ConfigurationError, Interrupted
-from opsgate.evidence.files import replace_durably
+from opsgate.evidence.files import overwrite
 from opsgate.evidence.record import timestamp
 from opsgate.hooks import process
 from opsgate.hooks.apart import errors_apart
@@ -236,7 +236,7 @@ class Gate:
             (self.options.env_file, env_lines(self.document)),
         ):
             if name:
-                _put(Path(name).resolve(), content)
+                _put(Path(name), content)
 
 
 def env_lines(document: dict[str, Any]) -> str:
@@ -278,12 +278,9 @@ def _result(url: str, attempt: Attempt) -> dict[str, Any]:
 
 
 def _put(path: Path, content: str) -> None:
-    """Replace a file whole, its directory made if need be; a device or a pipe is written to."""
-    if path.exists() and not path.is_file():
-        path.write_text(content, encoding="utf-8")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_durably(path, content.encode())
+    """Write a file whole, its directory made if need be."""
+    path.resolve().parent.mkdir(parents=True, exist_ok=True)
+    overwrite(path, content.encode())
 
 
 def _count(text: str) -> int:
