@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import load_pem_x509_certificate
 
 from tests.needs import unavailable
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,12 +80,12 @@ class Daemon:
 
 
 class OciRegistry:
-    """`docker-registry` on a port of the system's choice, which it keeps over a restart."""
+    """`docker-registry` on a port of its own, which nobody else is given while it is down."""
 
     def __init__(self, directory: Path, auth: str = "") -> None:
         self.directory, self.auth = directory, auth
         self.storage = directory / "storage"
-        self.host = "127.0.0.1:0"
+        self.host = f"127.0.0.1:{free_port()}"
         self._daemon = Daemon(
             [
                 program("docker-registry", "apt-get install docker-registry"),
@@ -111,10 +111,7 @@ class OciRegistry:
         return self._daemon.log.read_text()
 
     def _listens(self) -> bool:
-        found = re.search(r"listening on (127\.0\.0\.1:\d+)", self.log)
-        if found:
-            self.host = found[1]
-        return found is not None
+        return f"listening on {self.host}" in self.log
 
 
 class TokenServer:

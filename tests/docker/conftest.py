@@ -89,7 +89,9 @@ def token_registry(
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     """A copy of the sample runtime's images' sources, busybox included."""
-    copy = shutil.copytree(SAMPLE, tmp_path / "mission-control", ignore=shutil.ignore_patterns("registry"))
+    copy = shutil.copytree(
+        SAMPLE, tmp_path / "mission-control", ignore=shutil.ignore_patterns("registry", "__pycache__")
+    )
     busybox = shutil.which("busybox")
     if busybox is None:
         unavailable("busybox is not installed (apt-get install busybox-static)")

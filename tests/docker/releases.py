@@ -178,7 +178,13 @@ class DyingProxy:
                 client, _ = self._door.accept()
             except OSError:
                 return
-            upstream = socket.create_connection(self._upstream, 5)
+            try:
+                upstream = socket.create_connection(self._upstream, 5)
+            except OSError:
+                client.close()
+                continue
+            # A registry may think longer than that before it answers.
+            upstream.settimeout(None)
             with self._lock:
                 closed = self._closed
                 self._sockets += [] if closed else [client, upstream]

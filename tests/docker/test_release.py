@@ -117,7 +117,7 @@ rollback = ['docker compose -f compose.yaml -f "$OPSGATE_LAST_GOOD_PINS" {up}', 
 """
     )
     mission.commit()
-    done = mission.run("release", "--deadline", "3s", MISSION_CONTROL_FAULT="dead-port")
+    done = mission.run("release", "--deadline", "6s", MISSION_CONTROL_FAULT="dead-port")
     assert done.code == 1, done
     lost, saved_the_day = done.stages["rollback"]["commands"]
     assert lost["exit_code"] != 0

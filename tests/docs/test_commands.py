@@ -128,7 +128,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evidence of three releases, the last of which failed and was rolled back."""
     with World(tmp_path_factory.mktemp("shipped") / "world") as world:
         # What passes does so at once; what fails does so at the deadline, and has as long to recover.
-        for revision, code, deadline in (*((good, 0, "30s") for good in GOOD), (BROKEN, 1, "2s")):
+        for revision, code, deadline in (*((good, 0, "30s") for good in GOOD), (BROKEN, 1, "4s")):
             (world.path / "REVISION").write_text(revision)
             policy = ["--soak", "100ms", "--interval", "100ms", "--deadline", deadline]
             done = subprocess.run(

@@ -7,6 +7,7 @@ from typing import Final
 
 _LEFT_OUT: Final = re.compile(r"\[…\]|[0-9a-f]{12,}…|…-[0-9a-f]{6}\b|…")
 _CHANGING: Final = (
+    (r"process \d+ on [\w.-]+", "process N on HOST"),
     (r"\d{4}-?\d\d-?\d\d[T ]\d\d:?\d\d:?\d\d(?:\.\d+)?Z?(?:-[0-9a-f]{6})?", "TIME"),
     (r"\d\d:\d\d:\d\dZ?", "TIME"),
     (r"[0-9a-f]{12}-TIME", "TAG"),
