@@ -60,6 +60,9 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # What takes long begins first, and the workers end together; within that the order stays random.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.timeout(400))
 
 
 @pytest.fixture(scope="session")

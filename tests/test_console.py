@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import io
@@ -281,6 +282,8 @@ class Screen:
         )
         os.close(slave)
         self.output = ""
+        # A read may end within a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def resize(self, lines: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -302,7 +305,7 @@ class Screen:
             ready, _, _ = select.select([self.master], [], [], max(end - time.monotonic(), 0))
             assert ready, f"{pattern} did not come: {self.output[since:]!r}"
             try:
-                self.output += os.read(self.master, 1 << 16).decode()
+                self.output += self._decoder.decode(os.read(self.master, 1 << 16))
             except OSError:
                 break
 

@@ -124,22 +124,21 @@ def test_hands_over_arguments_input_and_exit_code(built: Path, tmp_path: Path) -
 
 
 def test_a_second_call_adds_less_than_50_ms(built: Path) -> None:
-    def least(command: list[str]) -> float:
+    def used(command: list[str]) -> float:
         """The processor's seconds, which unlike the clock's say nothing about who else is running."""
-        times = []
-        for _ in range(5):
-            process = subprocess.Popen(
-                command, cwd=built, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            assert process.returncode == 0
-            times.append(used.ru_utime + used.ru_stime)
-        return min(times)
+        process = subprocess.Popen(
+            command, cwd=built, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return usage.ru_utime + usage.ru_stime
 
-    launched = least([str(built / "inv"), "--version"])
-    direct = least([str(built / ".venv/bin/python"), "-m", "invoke", "--version"])
-    assert launched - direct < 0.05
+    launcher = [str(built / "inv"), "--version"]
+    direct = [str(built / ".venv/bin/python"), "-m", "invoke", "--version"]
+    # In turns: the processor may be slower for a while.
+    pairs = [(used(launcher), used(direct)) for _ in range(5)]
+    assert min(launched for launched, _ in pairs) - min(itself for _, itself in pairs) < 0.05
 
 
 def test_a_changed_lock_is_installed_by_uv_where_it_is_there(built: Path, tmp_path: Path) -> None:

@@ -191,8 +191,9 @@ def test_dead_port_runs_and_never_listens(sandbox: Sandbox) -> None:
         sandbox.request("/healthz")
 
 
+@pytest.mark.slow
 def test_crash_late_serves_and_then_dies(sandbox: Sandbox) -> None:
-    sandbox.ship(MISSION_CONTROL_FAULT="crash-late", MISSION_CONTROL_FAULT_SECONDS="1")
+    sandbox.ship(MISSION_CONTROL_FAULT="crash-late", MISSION_CONTROL_FAULT_SECONDS="5")
     sandbox.serving()
     until(lambda: not sandbox.answers())
     until(lambda: sandbox.run("status").stdout.count("does not run") == 2)
