@@ -36,6 +36,7 @@ class Field:
     """One directory with one runtime, where one release after the other is shipped and killed."""
 
     def __init__(self, place: Path, rng: random.Random) -> None:
+        place.mkdir()
         self.rng, self.counts = rng, Counter[str]()
         self.runtime = Runtime(place / "state")
         # A prober that is killed hangs up in the middle of an answer.
@@ -48,7 +49,7 @@ class Field:
         back = 'echo "up $OPSGATE_LAST_GOOD_REVISION" > state'
         configure(self.site, gate=policy, rollback=back, incident=None, top="max_rollbacks_per_day = 1000000")
         self.runtime.becomes("up", "v0")
-        self.site.run("release")
+        self.site.run("release", "--deadline", "30s")
         # One that rolls back lives longer, and its last part is the one that matters.
         self.usual = {health: self._time_of_a_release(health) for health in ("up", "down")}
 
@@ -103,7 +104,7 @@ class Field:
         """The next run completes what was cut short; then everything is compared once more."""
         (self.site.path / "health").write_text("up")
         (self.site.path / "version").write_text("last")
-        self.site.run("release")
+        self.site.run("release", "--deadline", "30s")
         newest = check_evidence(self.site)
         for run_id, line in newest.items():
             data = (self.site.evidence / run_id / "evidence.json").read_bytes()
@@ -126,7 +127,7 @@ def main(kills: int, seed: int) -> int:
 
     def work(worker: int) -> None:
         with tempfile.TemporaryDirectory(prefix="opsgate-faults-", ignore_cleanup_errors=True) as place:
-            field = Field(Path(place), random.Random(f"{seed}-{worker}"))  # noqa: S311 - chance, not a secret
+            field = Field(Path(place) / "site", random.Random(f"{seed}-{worker}"))  # noqa: S311 - chance, not a secret
             number = 0
             while field.counts["kills"] < kills // workers:
                 number += 1

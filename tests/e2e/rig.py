@@ -59,7 +59,7 @@ class Runtime:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.requests: list[dict[str, str]] = []
-        self.closing = threading.Event()
+        self.hung, self.closing = threading.Event(), threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, self))
         self.server.daemon_threads = True
         self.server.block_on_close = False
@@ -97,6 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         health, revision = self.runtime.read()
         self.runtime.requests.append(dict(self.headers))
         if health == "hang":
+            self.runtime.hung.set()
             self.runtime.closing.wait()
             return
         failing = health == "down" or (health == "flap" and len(self.runtime.requests) % 4 == 0)
@@ -137,6 +138,9 @@ class Site:
         self.path, self.runtime = path, runtime
         self.cwd = path
         self.evidence = path / "artifacts" / "rollout"
+        # What a command that is killed leaves there goes with the test; beside the site, which is looked at.
+        self.scratch = path.with_name(f"{path.name}.temp")
+        self.scratch.mkdir(exist_ok=True)
 
     def configure(
         self, *, top: str = "", extra: str = "", gate: dict[str, Any] | None = None, **keys: Any
@@ -155,6 +159,7 @@ class Site:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.path),
+            "TMPDIR": str(self.scratch),
             "PYTHONPATH": os.pathsep.join(sys.path),
             **env,
         }

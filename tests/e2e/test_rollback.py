@@ -12,6 +12,8 @@ from tests.ports import free_port
 
 STATEFUL = 'test -e broken && now=down || now=up; echo "$now $OPSGATE_REVISION" > state'
 AWAY = {"OPSGATE_DEADLINE": "600ms", "OPSGATE_SOAK": "100ms"}
+AND_BACK = {**AWAY, "OPSGATE_DEADLINE": "3s"}
+"""The deadline is the recovery's as well: a machine that stalls is no runtime that is down."""
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_a_chain_ends_with_the_first_that_succeeds(site: Site, runtime: Runtime)
     site.configure(
         rollback=["echo first >> order; exit 4", f"echo second >> order; {ROLLBACK}", "touch third"]
     )
-    record = site.run("gate", "--json", code=1, **AWAY).document
+    record = site.run("gate", "--json", code=1, **AND_BACK).document
     rollback = record["stages"]["rollback"]
     assert [command["exit_code"] for command in rollback["commands"]] == [4, 0]
     assert (rollback["exit_code"], rollback["succeeded"], rollback["recovered"]) == (0, True, True)
@@ -124,7 +126,7 @@ def test_redeploy_gets_what_was_last_good(shipped: Site) -> None:
     good = shipped.run("evidence", "--json").document
     (shipped.path / "broken").touch()
     dump = f'env -0 > "$OPSGATE_STAGE.env"; test "$OPSGATE_STAGE" = deploy || rm -f broken; {STATEFUL}'
-    shipped.run("release", "--revision", "v3", code=1, RUNTIME_DEPLOY_COMMAND=dump, **AWAY)
+    shipped.run("release", "--revision", "v3", code=1, RUNTIME_DEPLOY_COMMAND=dump, **AND_BACK)
     told = shipped.variables("rollback.env")
     assert told["OPSGATE_STAGE"] == "rollback"
     assert told["OPSGATE_REVISION"] == told["OPSGATE_LAST_GOOD_REVISION"] == "v2"
@@ -252,7 +254,7 @@ def test_what_was_proven_elsewhere_is_last_good_too(site: Site, runtime: Runtime
     runtime.becomes("up", "v1")
     site.run("gate", "--revision", "v1")
     runtime.becomes("down", "v2")
-    site.run("gate", "--revision", "v2", code=1, **AWAY)
+    site.run("gate", "--revision", "v2", code=1, **AND_BACK)
     assert runtime.read() == ("up", "v1")
 
 

@@ -204,7 +204,7 @@ def test_a_process_that_holds_the_ledger_for_ever(site: Site, runtime: Runtime) 
     runtime.becomes("down", "v2")
     ledger = os.open(site.evidence / "ledger.jsonl", os.O_RDWR)
     try:
-        with struck(site, "gate", "--revision", "v2", "--deadline", "500ms") as run:
+        with struck(site, "gate", "--revision", "v2", "--deadline", "3s") as run:
             run.until(lambda: len(runtime.requests) > 0, "the runtime was not asked")
             fcntl.flock(ledger, fcntl.LOCK_EX)
             result = run.end()
@@ -213,7 +213,7 @@ def test_a_process_that_holds_the_ledger_for_ever(site: Site, runtime: Runtime) 
     record = on_stderr(result)
     FAULTS["ledger-held"].check(result, record)
     assert record["stages"]["rollback"]["recovered"] is True
-    assert record["duration_ms"] < 15_000
+    assert record["duration_ms"] < 25_000
 
 
 def test_the_clock_is_set_back(site: Site) -> None:

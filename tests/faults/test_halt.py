@@ -17,7 +17,7 @@ from opsgate.stages.halt import Halt
 
 @pytest.fixture
 def halt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Halt]:
-    monkeypatch.setattr(halts, "PATIENCE", 0.1)
+    monkeypatch.setattr(halts, "PATIENCE", 0.3)
     # The clock that pytest-timeout watches tests by is the one that a run is broken off by.
     watched = signal.setitimer(signal.ITIMER_REAL, 0)
     with Halt() as halt:
@@ -27,7 +27,12 @@ def halt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Halt]:
 
 def wait() -> None:
     """Longer than the patience is; nobody is asked meanwhile."""
-    threading.Event().wait(0.4)
+    threading.Event().wait(1.0)
+
+
+def wait_after(signum: signal.Signals) -> None:
+    os.kill(os.getpid(), signum)
+    wait()
 
 
 def insist(until: float) -> None:
@@ -38,9 +43,8 @@ def insist(until: float) -> None:
 
 
 def test_a_wait_is_broken_off(halt: Halt) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        wait()
+        wait_after(signal.SIGTERM)
 
 
 def test_signals_that_follow_do_not_put_it_off(halt: Halt) -> None:
@@ -51,27 +55,32 @@ def test_signals_that_follow_do_not_put_it_off(halt: Halt) -> None:
 
 
 def test_a_rollback_goes_on_and_what_follows_is_broken_off(halt: Halt) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    with halt.shielded():
+    went_on = False
+    # The patience may be over as soon as the rollback is.
+    with pytest.raises(Interrupted):  # noqa: PT012
+        with halt.shielded():
+            wait_after(signal.SIGTERM)
+            assert not halt.pending()
+            assert halt.held() == signal.SIGTERM
+            went_on = True
         wait()
-        assert not halt.pending()
-        assert halt.held() == signal.SIGTERM
-    with pytest.raises(Interrupted):
-        wait()
+    assert went_on
 
 
 def test_a_second_signal_breaks_off_a_rollback_that_does_not_ask(halt: Halt) -> None:
     with halt.shielded():
-        os.kill(os.getpid(), signal.SIGTERM)
-        wait()
-        os.kill(os.getpid(), signal.SIGTERM)
+        wait_after(signal.SIGTERM)
         with pytest.raises(Interrupted):
-            wait()
+            wait_after(signal.SIGTERM)
 
 
-def test_the_end_of_a_run_is_not_broken_off(halt: Halt) -> None:
+def test_the_end_of_a_run_is_not_broken_off(halt: Halt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halts, "PATIENCE", 60.0)
     os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
     halt.rest()
     os.kill(os.getpid(), signal.SIGINT)
-    wait()
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    # One that was on its way already.
+    os.kill(os.getpid(), signal.SIGALRM)
     assert halt.signum == signal.SIGTERM

@@ -64,7 +64,7 @@ def test_a_child_that_holds_the_output(site: Site) -> None:
 
 def test_a_rollback_that_hangs_and_one_that_helps(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down", "v2")
-    configure(site, rollback=["sleep 60", BACK], extra='[environments.prod.timeouts]\nrollback = "300ms"\n')
+    configure(site, rollback=["sleep 60", BACK], extra='[environments.prod.timeouts]\nrollback = "2s"\n')
     result = site.run("gate", "--json", "--revision", "v2", code=1)
     tried = result.document["stages"]["rollback"]["commands"]
     assert [command["timed_out"] for command in tried] == [True, False]
