@@ -22,7 +22,7 @@ from opsgate.probe.pattern import Searcher, worst_case
 from opsgate.redact import Redactor
 from opsgate.verdict.expect import SearchTimeout
 from opsgate.verdict.targets import Attempt, Expectation, Target
-from tests.live.servers import Server, document, healthy, status
+from tests.live.servers import LATE, Server, document, healthy, status
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_a_directory_that_is_gone() -> None:
 
 
 def test_past_the_limit_the_whole_group_is_killed(prober: Prober, tmp_path: Path) -> None:
-    made = run(prober, "trap '' TERM; sleep 60 & echo $! > child; wait", limit=0.5)
+    made = run(prober, "trap '' TERM; sleep 60 & echo $! > child; wait", limit=1.5)
     assert made.kind == "timeout"
-    assert 490 <= made.elapsed_ms < 1500
+    assert 1490 <= made.elapsed_ms < 1500 + LATE
     child = int((tmp_path / "child").read_text())
     assert wait_until(lambda: not is_running(child))
 
@@ -167,16 +167,16 @@ def test_a_child_left_behind_holds_up_nothing(prober: Prober, tmp_path: Path) ->
 
 
 def test_a_child_left_behind_that_floods(prober: Prober) -> None:
-    made = run(prober, "yes & sleep 0.1; exit 3")
+    made = run(prober, "yes & sleep 0.5; exit 3")
     assert (made.kind, made.detail) == ("exit", "exit 3: y")
-    assert made.elapsed_ms < 2000
+    assert made.elapsed_ms < 5000
 
 
 def test_a_command_that_floods(prober: Prober) -> None:
-    made = run(prober, "yes", limit=0.3)
+    made = run(prober, "yes", limit=1.0)
     assert made.kind == "timeout"
     assert made.bytes > 65536
-    assert made.elapsed_ms < 1500
+    assert made.elapsed_ms < 1000 + LATE
 
 
 def test_closing_ends_commands_that_run(prober: Prober, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class TestObserver:
 class TestThreads:
     def test_a_thread_that_hangs_holds_up_nobody(self) -> None:
         release = threading.Event()
-        policy = Policy(deadline=0.6, soak=0.1, interval=0.05, attempt_timeout=30)
+        policy = Policy(deadline=2.0, soak=0.1, interval=0.05, attempt_timeout=30)
 
         def probe(target: Target, limit: float, at_ms: int) -> Reply:
             if target.name == "hangs":
@@ -213,7 +213,7 @@ class TestThreads:
         release.set()
         crew.close()
         assert verdict == Failed("probe_failures")
-        assert 0.6 <= seconds <= 1.1
+        assert 2.0 <= seconds < 10
         assert [lane.attempts[-1].kind for lane in watch.lanes[1:]] == ["timeout"] * 10
         assert len(watch.lanes[0].attempts) > 3
 
@@ -228,7 +228,8 @@ class TestThreads:
         Watch([TARGET], Policy(deadline=0.4, soak=0.0, attempt_timeout=30, successes=1), crew).run()
         crew.close()
         assert limits
-        assert all(at_ms / 1000 + limit <= 0.402 for at_ms, limit in limits)
+        # One that begins after the deadline gets a millisecond.
+        assert all(limit <= 0.001 or at_ms / 1000 + limit <= 0.402 for at_ms, limit in limits)
 
     def test_a_machine_without_threads_fails_the_gate_and_not_the_run(
         self, monkeypatch: pytest.MonkeyPatch

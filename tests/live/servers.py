@@ -14,12 +14,15 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 Script = Callable[["Peer"], None]
 
 OK_BODY = b'{"status":"UP"}'
+LATE = 5000
+"""ms after its limit in which an attempt has ended, however busy the machine; a server that hangs takes
+longer."""
 
 
 class Peer:
@@ -365,14 +368,23 @@ class BlackHole:
     """An address that swallows connection requests: its queue is full and nobody accepts."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind((host, port))
-        self._listener.listen(0)
-        self.host, self.port = self._listener.getsockname()
+        with ExitStack() as stack:
+            self._listener = stack.enter_context(socket.socket())
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((host, port))
+            self._listener.listen(0)
+            self.host, self.port = self._listener.getsockname()
+            stack.pop_all()
         self._fillers: list[socket.socket] = []
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.push(self.__exit__)
+            self._fill()
+            stack.pop_all()
+        return self
+
+    def _fill(self) -> None:
         for _ in range(16):
             filler = socket.socket()
             filler.settimeout(0.2)
@@ -380,7 +392,7 @@ class BlackHole:
             try:
                 filler.connect((self.host, self.port))
             except TimeoutError:
-                return self
+                return
         message = "the queue of the black hole cannot be filled"
         raise RuntimeError(message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -36,7 +37,14 @@ from tests.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opsgate.verdict.judge import Tally
+    from opsgate.verdict.targets import Attempt
+
 POLICY = Policy(deadline=2.0, soak=0.4, interval=0.05, attempt_timeout=0.3, successes=3, flaps=2)
+PATIENT = msgspec.structs.replace(POLICY, deadline=8.0)
+"""For gates that pass: a machine that stalls costs them a try and not the verdict."""
+STABLE = msgspec.structs.replace(POLICY, deadline=3.0, soak=2.0)
+"""For failures within the soak, which must not be over before them."""
 
 
 class Gated(NamedTuple):
@@ -45,17 +53,23 @@ class Gated(NamedTuple):
     watch: Watch
 
 
-def gate(*targets: Target, policy: Policy = POLICY, control: tuple[Target, ...] = (), **prober: Any) -> Gated:
+def gate(
+    *targets: Target,
+    policy: Policy = POLICY,
+    control: tuple[Target, ...] = (),
+    on_attempt: Callable[[int, Attempt, Tally], None] = lambda *_: None,
+    **prober: Any,
+) -> Gated:
     made = Prober(environ={}, redactor=Redactor(), **prober)
     made.prepare([*targets, *control])
     crew = Threads(made)
-    watch = Watch(targets, policy, crew, control=control, rng=random.Random(1))
+    watch = Watch(targets, policy, crew, control=control, rng=random.Random(1), on_attempt=on_attempt)
     began = time.monotonic()
     verdict = watch.run()
     seconds = time.monotonic() - began
     crew.close()
     made.close()
-    assert seconds <= policy.deadline + 0.5
+    assert seconds <= policy.deadline + 2
     return Gated(verdict, seconds, watch)
 
 
@@ -71,27 +85,27 @@ def after(seconds: float, do: Callable[[], object]) -> None:
 
 def test_healthy_all_along_costs_the_soak() -> None:
     with Server(healthy()) as server:
-        gated = gate(at(server.url))
+        gated = gate(at(server.url), policy=PATIENT)
     assert gated.verdict == Passed()
-    assert 0.4 <= gated.seconds < 1.4
+    assert 0.4 <= gated.seconds < 4
 
 
 def test_recovers_in_time() -> None:
     ready = threading.Event()
     after(0.8, ready.set)
     with Server(healthy_from(ready)) as server:
-        gated = gate(at(server.url))
+        gated = gate(at(server.url), policy=PATIENT)
     assert gated.verdict == Passed()
-    assert gated.seconds < 1.95
+    assert gated.seconds < 6
 
 
 def test_recovers_too_late() -> None:
     ready = threading.Event()
-    after(1.8, ready.set)
+    after(3.0, ready.set)
     with Server(healthy_from(ready)) as server:
-        gated = gate(at(server.url), policy=msgspec.structs.replace(POLICY, deadline=2.5, soak=1.0))
+        gated = gate(at(server.url), policy=msgspec.structs.replace(POLICY, deadline=6.0, soak=4.5))
     assert gated.verdict == Failed("probe_failures")
-    assert gated.seconds < 2.4, "given as soon as the deadline can no longer be met"
+    assert gated.seconds < 5, "given as soon as the deadline can no longer be met"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +123,7 @@ def test_recovers_from(before: Script) -> None:
     ready = threading.Event()
     after(0.5, ready.set)
     with Server(healthy_from(ready, before)) as server:
-        assert gate(at(server.url)).verdict == Passed()
+        assert gate(at(server.url), policy=PATIENT).verdict == Passed()
 
 
 @pytest.mark.slow
@@ -123,19 +137,20 @@ def test_a_server_that_asks_to_be_retried_tomorrow_is_asked_again_in_5_seconds()
 
 def test_starts_to_listen_while_being_probed() -> None:
     port = free_port()
-    late = Server.__new__(Server)
-    after(0.5, lambda: (late.__init__(healthy(), port=port), late.__enter__()))  # type: ignore[misc]
-    try:
-        gated = gate(at(f"http://127.0.0.1:{port}/"))
-    finally:
-        late.stop()
+    with ExitStack() as late:
+
+        def listen(_index: int, attempt: Attempt, _tally: Tally) -> None:
+            if attempt.kind == "refused":
+                late.enter_context(Server(healthy(), port=port))
+
+        gated = gate(at(f"http://127.0.0.1:{port}/"), policy=PATIENT, on_attempt=listen)
     assert gated.verdict == Passed()
     assert gated.watch.lanes[0].attempts[0].kind == "refused"
 
 
 def test_dies_within_the_soak() -> None:
     with Server(in_turn(*[healthy()] * 4, status(500))) as server:
-        gated = gate(at(server.url))
+        gated = gate(at(server.url), policy=STABLE)
     assert gated.verdict == Failed("probe_failures")
 
 
@@ -147,16 +162,16 @@ def test_refuses_new_connections_and_keeps_old_ones() -> None:
         peer.send(response())
 
     with Server(script) as server:
-        gated = gate(at(server.url))
+        gated = gate(at(server.url), policy=STABLE)
     assert gated.verdict == Failed("probe_failures")
     assert gated.watch.lanes[0].attempts[-1].kind in ("refused", "reset")
 
 
 def test_flaps() -> None:
     with Server(flaky(4, 1)) as server:
-        gated = gate(at(server.url))
+        gated = gate(at(server.url), policy=msgspec.structs.replace(POLICY, deadline=6.0, soak=2.0))
     assert gated.verdict == Failed("unstable")
-    assert gated.seconds < 2.0
+    assert gated.seconds < 6
 
 
 @pytest.mark.parametrize(("good", "bad"), [(1, 4), (1, 1), (2, 1)])
@@ -187,9 +202,9 @@ def test_two_targets_that_are_never_healthy_together() -> None:
 
 def test_a_target_that_is_not_required_never_decides() -> None:
     with Server(healthy()) as server, Server(hang()) as silent:
-        gated = gate(at(server.url), at(silent.url, "extra", required=False))
+        gated = gate(at(server.url), at(silent.url, "extra", required=False), policy=PATIENT)
     assert gated.verdict == Passed()
-    assert gated.seconds < 1.9
+    assert gated.seconds < 6
 
 
 def test_one_dead_target_of_three() -> None:
@@ -209,7 +224,7 @@ def test_the_new_revision_arrives() -> None:
     expect = Expectation(revision="json:version")
     script = in_turn(*[document(version="abcdef0")] * 4, document(version="12345678"))
     with Server(script) as server:
-        gated = gate(at(server.url, expect=expect), rule=RevisionRule(expected="1234567"))
+        gated = gate(at(server.url, expect=expect), policy=PATIENT, rule=RevisionRule(expected="1234567"))
     assert gated.verdict == Passed()
 
 
@@ -244,7 +259,7 @@ def test_a_dead_port_is_an_answer_of_the_host() -> None:
 def test_many_that_hang_make_no_verdict_late() -> None:
     policy = Policy(deadline=1.5, soak=0.2, interval=0.1, attempt_timeout=9.0, successes=2)
     with Server(hang()) as server:
-        gated = gate(*(at(server.url, f"target {n}") for n in range(100)), policy=policy)
+        gated = gate(*(at(server.url, f"target {n}") for n in range(20)), policy=policy)
     assert gated.verdict == Failed("probe_failures")
 
 
@@ -262,9 +277,9 @@ def test_drips_a_byte_at_a_time_for_ever() -> None:
 
 
 def test_an_attempt_stands_at_the_end_of_the_soak() -> None:
-    policy = Policy(deadline=3.0, soak=0.5, interval=0.35, attempt_timeout=0.3, successes=2)
+    policy = Policy(deadline=8.0, soak=0.5, interval=2.0, attempt_timeout=2.0, successes=2)
     with Server(healthy()) as server:
         gated = gate(at(server.url), policy=policy)
     attempts = gated.watch.lanes[0].attempts
     assert gated.verdict == Passed()
-    assert 500 <= attempts[-1].at_ms - attempts[0].at_ms <= 560
+    assert 500 <= attempts[-1].at_ms - attempts[0].at_ms < 1900

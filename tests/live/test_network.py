@@ -17,6 +17,7 @@ from opsgate.probe.kinds import Prober
 from opsgate.redact import Redactor
 from opsgate.verdict.targets import Target
 from tests.live.servers import (
+    LATE,
     OK_BODY,
     BlackHole,
     Peer,
@@ -106,7 +107,7 @@ def test_a_silent_name_server(attempt: Attempting, names: Names) -> None:
         made = attempt("http://app.example.com/", limit=0.3)
     assert (made.kind, made.bytes) == ("timeout", 0)
     assert "looking up app.example.com" in made.detail
-    assert 290 <= made.elapsed_ms < 1300
+    assert 290 <= made.elapsed_ms < 300 + LATE
 
 
 def test_a_silent_name_server_does_not_pile_up_threads(attempt: Attempting, names: Names) -> None:
@@ -176,9 +177,9 @@ def test_one_of_two_addresses_refuses(attempt: Attempting, names: Names) -> None
 def test_one_of_two_addresses_is_silent(attempt: Attempting, names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.2", "127.0.0.1"]
     with Server(healthy()) as server, BlackHole("127.0.0.2", server.port):
-        made = attempt(f"http://app.example.com:{server.port}/", limit=4.0)
+        made = attempt(f"http://app.example.com:{server.port}/", limit=10.0)
     assert (made.ok, made.remote_ip) == (True, "127.0.0.1")
-    assert 240 <= made.elapsed_ms < 1500
+    assert 240 <= made.elapsed_ms < LATE
 
 
 def test_one_of_two_addresses_cannot_be_reached(attempt: Attempting, names: Names) -> None:
@@ -192,33 +193,34 @@ def test_three_of_four_addresses_are_silent(attempt: Attempting, names: Names) -
     with Server(healthy()) as server:
         port = server.port
         with BlackHole("127.0.0.2", port), BlackHole("127.0.0.3", port), BlackHole("127.0.0.4", port):
-            assert attempt(f"http://app.example.com:{port}/", limit=2.0).ok
+            assert attempt(f"http://app.example.com:{port}/", limit=4.0).ok
 
 
-def test_nine_of_ten_addresses_are_silent(attempt: Attempting, names: Names) -> None:
-    silent = [f"127.0.0.{n}" for n in range(2, 11)]
+def test_13_of_14_addresses_are_silent(attempt: Attempting, names: Names) -> None:
+    # With a head start of a quarter of a second each they would take longer than the limit.
+    silent = [f"127.0.0.{n}" for n in range(2, 15)]
     names.known["app.example.com"] = [*silent, "127.0.0.1"]
     with Server(healthy()) as server, ExitStack() as holes:
         for address in silent:
             holes.enter_context(BlackHole(address, server.port))
-        made = attempt(f"http://app.example.com:{server.port}/", limit=1.5)
+        made = attempt(f"http://app.example.com:{server.port}/", limit=3.0)
     assert (made.ok, made.remote_ip) == (True, "127.0.0.1")
 
 
 def test_a_refusal_counts_more_than_silence(attempt: Attempting, names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.2", "127.0.0.1"]
-    with BlackHole("127.0.0.2") as hole:
-        made = attempt(f"http://app.example.com:{hole.port}/", limit=0.6)
+    with BlackHole("127.0.0.2", free_port()) as hole:
+        made = attempt(f"http://app.example.com:{hole.port}/", limit=2.0)
     assert (made.kind, made.remote_ip) == ("refused", "127.0.0.1")
-    assert made.elapsed_ms < 1600
+    assert made.elapsed_ms < 2000 + LATE
 
 
 def test_all_addresses_are_silent(attempt: Attempting, names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.2", "127.0.0.3"]
-    with BlackHole("127.0.0.2") as hole, BlackHole("127.0.0.3", hole.port):
+    with BlackHole("127.0.0.2", free_port()) as hole, BlackHole("127.0.0.3", hole.port):
         made = attempt(f"http://app.example.com:{hole.port}/", limit=0.5)
     assert (made.kind, made.remote_ip, made.bytes) == ("timeout", None, 0)
-    assert 490 <= made.elapsed_ms < 1500
+    assert 490 <= made.elapsed_ms < 500 + LATE
 
 
 @needs_ipv6
@@ -232,14 +234,14 @@ def test_both_families_and_only_ipv4_listens(attempt: Attempting, names: Names) 
 @needs_ipv6
 def test_both_families_and_only_ipv6_listens(attempt: Attempting, names: Names) -> None:
     names.known["app.example.com"] = ["127.0.0.1", "::1"]
-    with Server(healthy(), host="::1") as server:
+    with Server(healthy(), host="::1", port=free_port()) as server:
         made = attempt(f"http://app.example.com:{server.port}/")
     assert (made.ok, made.remote_ip) == (True, "::1")
 
 
 @needs_ipv6
 def test_an_ipv6_literal(attempt: Attempting) -> None:
-    with Server(healthy(), host="::1") as server:
+    with Server(healthy(), host="::1", port=free_port()) as server:
         made = attempt(server.url)
         assert f"Host: [::1]:{server.port}".encode() in server.requests[0]
     assert (made.ok, made.remote_ip) == (True, "::1")
@@ -291,7 +293,7 @@ def test_an_address_that_does_not_answer(scheme: str, attempt: Attempting) -> No
     with BlackHole() as hole:
         made = attempt(f"{scheme}://127.0.0.1:{hole.port}", limit=0.3)
     assert (made.kind, made.remote_ip, made.bytes) == ("timeout", None, 0)
-    assert 290 <= made.elapsed_ms < 1300
+    assert 290 <= made.elapsed_ms < 300 + LATE
 
 
 def test_a_port_that_accepts(attempt: Attempting) -> None:
@@ -459,7 +461,7 @@ def test_a_server_that_does_not_read(attempt: Attempting) -> None:
         # More than the socket buffers of both sides take.
         made = attempt(server.url, limit=0.3, request_headers=(("X-Much", "y" * 12_000_000),))
     assert (made.kind, made.bytes) == ("timeout", 0)
-    assert 290 <= made.elapsed_ms < 1300
+    assert 290 <= made.elapsed_ms < 300 + LATE
 
 
 def test_many_at_once_keep_their_own_limits(attempt: Attempting) -> None:
@@ -475,10 +477,10 @@ def test_many_at_once_keep_their_own_limits(attempt: Attempting) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 8
     assert len(late) == 30
     assert min(late) > -5
-    assert max(late) < 1000
+    assert max(late) < LATE
 
 
 @pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
