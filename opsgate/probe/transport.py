@@ -54,7 +54,7 @@ class _Connection(HTTPConnection):
             self.exchange.peer = None
             raise ProbeFailure(failure.kind, f"proxy {host}:{port}: {failure.detail}") from failure
         # The handshake is one call into OpenSSL, and for that this is the limit of the whole of it.
-        sock.settimeout(self.exchange.left())
+        _limit(sock, self.exchange)
         return sock
 
     def _tunnel(self) -> None:
@@ -102,10 +102,19 @@ class _TLSConnection(_Connection, HTTPSConnection):
 def _bind(sock: Any, exchange: Exchange) -> Any:
     """Hand a socket that TLS has just made to its exchange."""
     sock.exchange = exchange
-    sock.settimeout(exchange.left())
+    _limit(sock, exchange)
     # Without this the end of TLS and the end of the connection look the same.
     sock.suppress_ragged_eofs = False
     return sock
+
+
+def _limit(sock: socket.socket, exchange: Exchange) -> None:
+    """Give a new socket what is left; past the limit nobody has it yet who would close it."""
+    try:
+        sock.settimeout(exchange.left())
+    except ProbeFailure:
+        sock.close()
+        raise
 
 
 def _words(error: OSError) -> str:

@@ -8,14 +8,19 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from urllib3.connection import HTTPSConnection
 
 from opsgate import __version__
 from opsgate.errors import ConfigurationError
+from opsgate.probe import transport
+from opsgate.probe.exchange import Exchange
 from opsgate.probe.kinds import Prober
 from opsgate.probe.network import proxy_for
+from opsgate.probe.resolve import connect
 from opsgate.redact import Redactor, Secret
 from opsgate.verdict.targets import Expectation, RevisionRule, Target
 from tests.live.servers import (
+    LATE,
     Peer,
     Proxy,
     Server,
@@ -25,6 +30,7 @@ from tests.live.servers import (
     drip,
     endless,
     gzipped,
+    hang,
     healthy,
     redirect,
     response,
@@ -350,22 +356,60 @@ def test_a_silent_proxy(authority: Authority) -> None:
         for url in ("http://app.example.com/", "https://app.example.com/"):
             made = probe(url, environ, limit=0.3).attempt
             assert (made.kind, made.bytes) == ("timeout", 0)
-            assert 290 <= made.elapsed_ms < 1300
+            assert 290 <= made.elapsed_ms < 300 + LATE
 
 
 def test_a_tunnel_into_silence(authority: Authority) -> None:
     def script(peer: Peer) -> None:
         peer.request()
-        peer.pause(0.9)
+        peer.pause(2.3)
         peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         peer.hang()
 
     with Server(script) as proxy:
         made = probe(
-            "https://app.example.com/", {"ALL_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}, limit=1.0
+            "https://app.example.com/", {"ALL_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}, limit=2.5
         ).attempt
     assert (made.kind, made.bytes) == ("timeout", 0)
-    assert 990 <= made.elapsed_ms < 1600, "the handshake gets what the proxy has left of the limit"
+    assert 2490 <= made.elapsed_ms < 4500, "the handshake gets what the proxy has left of the limit"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_limit_that_passes_just_after_connecting_leaves_no_socket(
+    scheme: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def late(addresses: Any, exchange: Exchange) -> Any:
+        made.append(connect(addresses, exchange))
+        exchange.deadline = exchange.started
+        return made[-1]
+
+    monkeypatch.setattr(transport, "connect", late)
+    with Server(hang()) as server:
+        found = probe(f"{scheme}://127.0.0.1:{server.port}/", {"SSL_CERT_FILE": authority.file}).attempt
+        assert [sock.fileno() for sock in made] == [-1]
+    assert (found.kind, found.remote_ip) == ("timeout", "127.0.0.1")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_limit_that_passes_just_after_the_proxys_handshake_leaves_no_socket(
+    scheme: str, authority: Authority, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ssl.SSLSocket] = []
+    shaking_hands = HTTPSConnection._connect_tls_proxy
+
+    def late(connection: Any, *args: Any) -> Any:
+        made.append(shaking_hands(connection, *args))
+        connection.exchange.deadline = connection.exchange.started
+        return made[-1]
+
+    monkeypatch.setattr(HTTPSConnection, "_connect_tls_proxy", late)
+    with Server(hang(), tls=server_tls) as proxy:
+        environ = {"ALL_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}
+        found = probe(f"{scheme}://app.example.com/", environ).attempt
+        assert [sock.fileno() for sock in made] == [-1]
+    assert (found.kind, found.bytes) == ("timeout", 0)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +437,7 @@ def test_a_proxy_whose_head_never_ends(authority: Authority) -> None:
         environ = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": authority.file}
         made = probe("https://app.example.com/", environ, limit=0.4).attempt
     assert made.kind in ("timeout", "protocol")
-    assert made.elapsed_ms < 1400
+    assert made.elapsed_ms < 400 + LATE
 
 
 def test_a_proxy_that_drips_says_nothing_of_the_runtime(authority: Authority) -> None:
