@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 from opsgate.errors import Interrupted
 from opsgate.evidence.record import Image, Rollout
 from opsgate.evidence.store import Store
+from opsgate.hooks import process
 from opsgate.settings import Flags, load
 from opsgate.stages import deploy, halt
 from opsgate.stages.docker import images
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SOON = 3.0
-"""Seconds in which a command has ended that waits for nothing; far from every limit looked at here."""
+SOON = 8.0
+"""Seconds in which a command has ended that waits for nothing, however busy the machine; the limits looked
+at here are longer."""
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -80,13 +83,23 @@ def fake(directory: Path, name: str, script: str) -> str:
     return f"{directory / 'bin'}:{os.environ['PATH']}"
 
 
+def alone(site: Site) -> dict[str, str]:
+    """The environment of an opsgate that nothing else breaks off in time: what waits has to ask by itself."""
+    directory = site.path / "startup"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(
+        "from opsgate.stages import halt, session\nhalt.PATIENCE = session.COMMIT_LIMIT = 40.0\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *sys.path])}
+
+
 # --- an interrupt, a takeover ---------------------------------------------------------------------
 
 
 def test_a_silent_registry_does_not_hold_up_an_interrupt(site: Site) -> None:
     with silent_registry() as (host, asked):
         publishing(site, leaving(f"{host}/acme/app:v2"))
-        process = site.start("publish")
+        process = site.start("publish", **alone(site))
         assert asked.wait(30)
         process.terminate()
         began = time.monotonic()
@@ -98,7 +111,7 @@ def test_a_silent_registry_does_not_hold_up_an_interrupt(site: Site) -> None:
 def test_a_silent_registry_after_the_deploy_hook_does_not_either(site: Site) -> None:
     with silent_registry() as (host, asked):
         site.configure(deploy=leaving(f"{host}/acme/app:v2"), rollback="touch rolled-back")
-        process = site.start("deploy")
+        process = site.start("deploy", **alone(site))
         assert asked.wait(30)
         process.terminate()
         began = time.monotonic()
@@ -117,18 +130,18 @@ def test_nor_does_it_hold_up_a_takeover(site: Site) -> None:
         rollback = site.run("rollback", "--force", "--no-verify")
         took = time.monotonic() - began
         site.ended(process, 75)
-    assert took < 2 * SOON
+    assert took < 1.5 * SOON
     assert "did not answer" not in rollback.err
 
 
 def test_a_slow_git_does_not_hold_up_an_interrupt(site: Site) -> None:
     publishing(site, "true")
     path = fake(site.path, "git", "echo begun > begun; exec sleep 30")
-    with site.during("publish", PATH=path) as process:
+    with site.during("publish", PATH=path, **alone(site)) as process:
         process.terminate()
         began = time.monotonic()
         site.ended(process, 143)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < SOON
 
 
 class Heard(Quiet):
@@ -174,7 +187,10 @@ def watched() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("watched")
-def test_a_check_of_the_last_good_images_ends_with_the_run(tmp_path: Path) -> None:
+def test_a_check_of_the_last_good_images_ends_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halt, "PATIENCE", 40.0)
     bench = Bench(tmp_path, "")
     with silent_registry() as (host, asked):
         good = Rollout(
@@ -198,16 +214,18 @@ def test_a_check_of_the_last_good_images_ends_with_the_run(tmp_path: Path) -> No
 def test_an_unknown_name_costs_the_check_of_last_good_images_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(*_: Any, **__: Any) -> list[Any]:
+    looked_up: list[str] = []
+
+    def unknown(host: str, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     image = Image(name="app", reference="registry.example/app:v1", digest=DIGEST)
-    began = time.monotonic()
     (warning,) = images.lost(
         Bench(tmp_path, "").session, Rollout(run_id="first", revision="v1", images=(image,))
     )
-    assert time.monotonic() - began < 1
+    assert looked_up == ["registry.example"]
     assert "registry.example: no such host" in warning
 
 
@@ -216,27 +234,30 @@ def test_a_hook_that_ignores_term_is_killed_while_there_is_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(halt, "ALL_OVER", 1.2)
+    monkeypatch.setattr(process, "CUT_GRACE", 9.0)
     bench = Bench(tmp_path, "")
     with bench.halt:
         os.kill(os.getpid(), signal.SIGTERM)
         done, _ = bench.session.run_hook("deploy", "trap '' TERM; sleep 30 & wait; wait", limit=60)
     assert done.explanation == "interrupted"
-    assert done.duration_ms < 1500
+    assert done.duration_ms < 5000
 
 
 @pytest.mark.usefixtures("watched")
-@pytest.mark.parametrize(("left", "is_run"), [(4.5, True), (0.6, False)])
+@pytest.mark.parametrize(("left", "is_run"), [(9.0, True), (0.6, False)])
 def test_after_an_interrupt_the_incident_hook_has_what_is_left(
     left: float, is_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(halt, "ALL_OVER", left)
+    monkeypatch.setattr(halt, "PATIENCE", 40.0)
+    monkeypatch.setattr(incident, "HURRY", 2.0)
     bench = Bench(tmp_path, "[environments.default]\nincident = 'touch told; exec sleep 30'\n")
     with bench.halt:
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         incident.run(bench.session)
     assert (tmp_path / "told").exists() is is_run
-    assert time.monotonic() - began < 1.8
+    assert time.monotonic() - began < 6
     (warning,) = bench.heard.warnings
     assert ("no time was left after the interrupt" in warning) is not is_run
 
@@ -307,11 +328,11 @@ def test_all_of_publish_has_one_limit(site: Site) -> None:
 def test_a_silent_registry_has_what_is_left_of_the_stage(site: Site, task: str) -> None:
     with silent_registry() as (host, _):
         hook = leaving(f"{host}/acme/app:v2")
-        limits = '[environments.prod.timeouts]\npublish = "1s"\ndeploy = "1s"\n'
+        limits = '[environments.prod.timeouts]\npublish = "3s"\ndeploy = "3s"\n'
         publishing(site, hook, deploy=hook, extra=limits)
         began = time.monotonic()
         result = site.run(task, code=1 if task == "publish" else 0, OPSGATE_REVISION="v2")
-    assert time.monotonic() - began < 1 + SOON
+    assert time.monotonic() - began < 3 + SOON
     assert "gave no whole answer in time" in result.err + result.out
 
 
@@ -369,11 +390,11 @@ def test_slow_answers_about_containers_hold_no_rollback_up(
         *'ps --all'*) printf '%s\\n' {listed} ;;
         *) exec sleep 30 ;;
     esac"""
-    monkeypatch.setattr(deploy, "CONTAINERS_LIMIT", 1.0)
+    monkeypatch.setattr(deploy, "CONTAINERS_LIMIT", 4.0)
     bench = deployed_by_compose(tmp_path, answers)
     began = time.monotonic()
     deploy.look_at_containers(bench.session)
-    assert time.monotonic() - began < 1 + SOON
+    assert time.monotonic() - began < 4 + SOON
     found = bench.session.record.stages.deploy.containers
     assert isinstance(found, list)
     # Docker itself did not say; what compose had listed is kept all the same.

@@ -178,7 +178,7 @@ def test_a_holder_that_does_not_answer_is_passed_by_and_sees_it_when_it_wakes_up
     others.append(Other(tmp_path, "production", "r1", answers=True))
     os.kill(others[0].process.pid, signal.SIGSTOP)
     lock = EnvironmentLock(tmp_path, "production")
-    taken = lock.take_over(holder("r2"), wait=0.2)
+    taken = lock.take_over(holder("r2"), wait=0.5)
     assert taken is not None
     assert (taken.run_id, taken.reached) == ("r1", False)
     os.kill(others[0].process.pid, signal.SIGCONT)
@@ -211,8 +211,8 @@ def test_a_holder_that_is_killed_meanwhile_was_not_taken_over_from(
 def test_who_took_over_can_be_taken_over_from(tmp_path: Path) -> None:
     first, second, third = (EnvironmentLock(tmp_path, "production") for _ in range(3))
     first.acquire(holder("r1"))
-    assert second.take_over(holder("r2"), wait=0.1) is not None
-    taken = third.take_over(holder("r3"), wait=0.1)
+    assert second.take_over(holder("r2"), wait=0.5) is not None
+    taken = third.take_over(holder("r3"), wait=0.5)
     assert taken is not None
     assert taken.run_id == "r2"
     seen = [lock.taken_over_by() for lock in (first, second, third)]
@@ -224,10 +224,10 @@ def test_a_request_ends_only_the_run_that_it_names(tmp_path: Path) -> None:
     lost.acquire(holder("r1", 1))
     elsewhere = EnvironmentLock(tmp_path, "staging")
     elsewhere.acquire(holder("r2", 2))
-    EnvironmentLock(tmp_path, "staging").take_over(holder("r3", 3), wait=0.1)
+    EnvironmentLock(tmp_path, "staging").take_over(holder("r3", 3), wait=0.5)
     assert lost.taken_over_by() is None
     taker = EnvironmentLock(tmp_path, "production")
-    taker.take_over(holder("r4", 4), wait=0.1)
+    taker.take_over(holder("r4", 4), wait=0.5)
     lost.release()
     taker.release()
     again = EnvironmentLock(tmp_path, "production")
@@ -252,7 +252,7 @@ def test_a_holder_file_that_cannot_be_read_hides_nothing_but_the_name(tmp_path: 
     lock = EnvironmentLock(tmp_path, "production")
     with pytest.raises(EnvironmentHeld, match="held by another run"):
         lock.acquire(holder("r2"))
-    taken = lock.take_over(holder("r2"), wait=0.1)
+    taken = lock.take_over(holder("r2"), wait=0.5)
     assert taken is not None
     assert (taken.run_id, taken.reached) == ("unknown", False)
     assert json.loads((tmp_path / ".locks" / "production.holder.json").read_text())["run_id"] == "r2"

@@ -159,8 +159,8 @@ def test_recovery_is_told_once(site: Site, service: Service) -> None:
     hooked(site, service.url)
     site.run("gate", code=1)
     site.runtime.becomes("up")
-    site.run("gate")
-    site.run("gate")
+    site.run("gate", "--deadline", "20s")
+    site.run("gate", "--deadline", "20s")
     assert [headers["X-Opsgate-Event"] for _, _, headers, _ in service.requests] == ["failed", "recovered"]
 
 
@@ -189,7 +189,7 @@ def test_the_incident_hook_runs_beside_it(site: Site) -> None:
 def test_nothing_of_it_changes_the_verdict_or_shows_the_url(site: Site) -> None:
     site.runtime.becomes("up")
     site.configure(gate=FAILING, extra="[notify]\ngithub_issues = true\n")
-    result = site.run("gate")
+    result = site.run("gate", "--deadline", "20s")
     assert "GitHub issue: GITHUB_REPOSITORY names no repository" in result.err
     site.runtime.becomes("down")
     hooked(site, "http://127.0.0.1:1/services/T0/secret-path")
@@ -255,16 +255,20 @@ def test_retry_after_is_waited_for_only_within_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "limit", "words"),
     [
-        (servers.close_at_once(), "closed connection without response"),
-        (servers.endless(servers.response(b"", length=1 << 40), b"x" * 65536), "more than 4194304 bytes"),
-        (servers.answer(b"nonsense\r\n\r\n"), "nonsense"),
+        (servers.close_at_once(), 2.0, "closed connection without response"),
+        (
+            servers.endless(servers.response(b"", length=1 << 40), b"x" * 65536),
+            5.0,
+            "more than 4194304 bytes",
+        ),
+        (servers.answer(b"nonsense\r\n\r\n"), 2.0, "nonsense"),
     ],
 )
-def test_what_is_no_answer_has_words(script: servers.Script, words: str) -> None:
+def test_what_is_no_answer_has_words(script: servers.Script, limit: float, words: str) -> None:
     with servers.Server(script) as server, pytest.raises(Undelivered, match=words):
-        post(0.4).send("POST", server.url, {}, b"{}")
+        post(limit).send("POST", server.url, {}, b"{}")
 
 
 @pytest.mark.parametrize(

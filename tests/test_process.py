@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opsgate.hooks import process
 from opsgate.hooks.process import Finished, explain, run
 from opsgate.redact import Redactor
 
@@ -74,8 +75,8 @@ def lives(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within a second: KILL takes effect a little after it was sent."""
-    end = time.monotonic() + 1
+    """Whether the process ends within seconds: KILL takes effect a little after it was sent."""
+    end = time.monotonic() + 5
     while lives(pid) and time.monotonic() < end:
         os.sched_yield()
     return not lives(pid)
@@ -167,30 +168,30 @@ def test_a_session_of_its_own(hook: Hook) -> None:
 
 
 def test_the_time_limit_ends_the_whole_group(hook: Hook) -> None:
-    result = hook("sleep 60 & echo $! > a.pid; sleep 60 | cat & echo $! > b.pid; wait", limit=0.3, grace=5)
+    result = hook("sleep 60 & echo $! > a.pid; sleep 60 | cat & echo $! > b.pid; wait", limit=1.5, grace=5)
     assert result.timed_out
     assert not result.succeeded
     assert result.exit_code == 143
-    assert result.explanation == "timed out after 0.3 s"
-    assert 300 <= result.duration_ms < 3000
+    assert result.explanation == "timed out after 1.5 s"
+    assert 1500 <= result.duration_ms < 6000
     assert gone(hook.pid("a.pid"))
     assert gone(hook.pid("b.pid"))
 
 
 def test_term_comes_first_and_can_be_answered(hook: Hook) -> None:
-    result = hook("trap 'echo cleaning up; exit 0' TERM; sleep 60 & wait", limit=0.3, grace=5)
+    result = hook("trap 'echo cleaning up; exit 0' TERM; sleep 60 & wait", limit=1.5, grace=5)
     assert result.timed_out
     assert not result.succeeded
     assert result.exit_code == 0
     assert hook.lines == ["cleaning up"]
-    assert result.duration_ms < 3000
+    assert result.duration_ms < 6000
 
 
 def test_a_group_that_ignores_term_is_killed(hook: Hook) -> None:
-    result = hook("trap '' TERM; sleep 60 & echo $! > a.pid; sleep 60", limit=0.2, grace=0.4)
+    result = hook("trap '' TERM; sleep 60 & echo $! > a.pid; sleep 60", limit=1.5, grace=0.4)
     assert result.timed_out
     assert result.exit_code == 137
-    assert 600 <= result.duration_ms < 3000
+    assert 1900 <= result.duration_ms < 7000
     assert gone(hook.pid("a.pid"))
 
 
@@ -198,18 +199,18 @@ def test_a_group_that_ignores_term_is_killed(hook: Hook) -> None:
 def test_a_child_that_ignores_term_is_killed_after_its_shell_is_gone(hook: Hook) -> None:
     child = 'trap "" TERM; echo $$ > a.pid; touch ready; while :; do sleep 60; done'
     result = hook(
-        f"sh -c '{child}' & while [ ! -e ready ]; do sleep 0.01; done; exec sleep 60", limit=1, grace=0.4
+        f"sh -c '{child}' & while [ ! -e ready ]; do sleep 0.01; done; exec sleep 60", limit=2, grace=0.4
     )
     assert result.timed_out
     assert result.exit_code == 143
-    assert 1400 <= result.duration_ms < 4000
+    assert 2400 <= result.duration_ms < 8000
     assert gone(hook.pid("a.pid"))
 
 
 def test_output_flows_while_a_hook_is_being_ended(hook: Hook) -> None:
     # A handler that has to write more than a pipe holds would otherwise never come to its end.
     result = hook(
-        "trap 'head -c 1000000 /dev/zero; echo; echo done; exit 7' TERM; sleep 60 & wait", limit=0.3, grace=9
+        "trap 'head -c 1000000 /dev/zero; echo; echo done; exit 7' TERM; sleep 60 & wait", limit=1.5, grace=9
     )
     assert result.exit_code == 7
     assert hook.lines[-1] == "done"
@@ -220,7 +221,7 @@ def test_an_interrupt_ends_it(hook: Hook) -> None:
     assert result.interrupted
     assert not result.timed_out
     assert (result.exit_code, result.explanation) == (143, "interrupted")
-    assert result.duration_ms < 3000
+    assert result.duration_ms < 9000
     assert gone(hook.pid("a.pid"))
 
 
@@ -229,23 +230,23 @@ def test_an_interrupt_kills_within_its_shorter_grace(hook: Hook) -> None:
     result = hook("trap '' TERM; touch ready; sleep 60", cut=hook.appears("ready"), grace=60)
     assert result.interrupted
     assert result.exit_code == 137
-    assert 3.0 <= time.monotonic() - begun < 4.9
+    assert 3.0 <= time.monotonic() - begun < 10
 
 
 def test_an_interrupt_shortens_the_grace_of_a_time_limit(hook: Hook) -> None:
     result = hook(
         "trap 'touch asked' TERM; echo $$ > a.pid; while :; do sleep 0.05; done",
-        limit=0.2, grace=60, cut=hook.appears("asked"),
+        limit=1.5, grace=60, cut=hook.appears("asked"),
     )  # fmt: skip
     assert result.interrupted
-    assert result.duration_ms < 4900
+    assert result.duration_ms < 10_000
     assert gone(hook.pid("a.pid"))
 
 
 def test_a_hook_that_has_exited_is_finished(hook: Hook) -> None:
     result = hook("sleep 60 & echo $! > a.pid; echo started", limit=20)
     assert result.succeeded
-    assert result.duration_ms < 1500
+    assert result.duration_ms < 5000
     assert hook.lines == ["started"]
     assert lives(hook.pid("a.pid"))
 
@@ -253,16 +254,19 @@ def test_a_hook_that_has_exited_is_finished(hook: Hook) -> None:
 def test_a_child_that_floods_the_pipe_does_not_hold_the_hook(hook: Hook) -> None:
     result = hook("yes & echo $! > a.pid; echo started", limit=20)
     assert result.succeeded
-    assert result.duration_ms < 2500
+    assert result.duration_ms < 5000
 
 
-def test_output_that_comes_just_after_the_exit_is_kept(hook: Hook) -> None:
+def test_output_that_comes_just_after_the_exit_is_kept(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "DRAIN", 10.0)
     hook("(sleep 0.1; echo late) & echo early")
     assert hook.lines == ["early", "late"]
 
 
-def test_an_exit_before_the_limit_is_no_timeout(hook: Hook) -> None:
-    result = hook("sleep 60 & echo $! > a.pid; exit 4", limit=0.2)
+def test_an_exit_before_the_limit_is_no_timeout(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is left behind holds the output for longer than the limit.
+    monkeypatch.setattr(process, "DRAIN", 1.5)
+    result = hook("sleep 60 & echo $! > a.pid; exit 4", limit=1.0)
     assert (result.exit_code, result.timed_out) == (4, False)
 
 
@@ -316,10 +320,10 @@ def test_what_a_hook_leaves_behind_is_reported_and_let_live(hook: Hook, escape: 
 
 @linux
 def test_what_escapes_a_time_limit_is_reported(hook: Hook) -> None:
-    result = hook("setsid sleep 60 & echo $! > a.pid; wait", limit=0.3, grace=5)
+    result = hook("setsid sleep 60 & echo $! > a.pid; wait", limit=1.5, grace=5)
     assert result.timed_out
     assert result.survivors == (hook.pid("a.pid"),)
-    assert result.duration_ms < 3000
+    assert result.duration_ms < 6000
 
 
 @linux
@@ -394,9 +398,9 @@ def in_a_process_of_its_own(body: str, directory: Path) -> subprocess.Popen[str]
 @pytest.mark.parametrize(
     "flood",
     [
-        "head -c 1G /dev/zero | tr '\\0' x",
-        "yes | head -c 1G",
-        "yes hunter2secret | head -c 300M",
+        "head -c 256M /dev/zero | tr '\\0' x",
+        "yes | head -c 256M",
+        "yes hunter2secret | head -c 256M",
         "head -c 100M /dev/zero",
         "head -c 50M /dev/urandom",
         "yes 'https://host/?token=abc' | tr '\\n' '\\r' | head -c 100M",
@@ -407,11 +411,12 @@ def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str) -> None:
         f"""
         shown = []
         go("echo warm hunter2secret; head -c 200000 /dev/urandom")
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        before, begun = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         result = go({flood!r} + "; echo; echo the end", emit=shown.append)
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(json.dumps(dict(
             cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            seconds=time.monotonic() - begun,
             grown=after.ru_maxrss - before.ru_maxrss,
             tail=result["output_tail"], shown=len(shown), chars=sum(map(len, shown)), last=shown[-1],
             code=result["exit_code"], log=os.path.getsize("hook.log"))))
@@ -421,10 +426,11 @@ def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str) -> None:
     out, _ = measured.communicate(timeout=100)
     seen = json.loads(out)
     assert seen["code"] == 0
-    assert seen["cpu"] < 3.0
+    assert seen["cpu"] < 1.0
     assert seen["grown"] < 8 * 1024  # KiB
-    assert seen["shown"] < 4000
-    assert seen["chars"] < 2_000_000
+    # A burst and a trickle of lines and characters, and the end of it.
+    assert seen["shown"] < 2100 + 100 * seen["seconds"]
+    assert seen["chars"] < 1_000_000 + 32 * 1024 * seen["seconds"]
     assert seen["last"].endswith("the end")
     assert seen["tail"].endswith("the end\n")
     assert len(seen["tail"].encode()) <= 64 * 1024

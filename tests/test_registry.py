@@ -298,7 +298,7 @@ def test_nothing_a_server_does_holds_the_caller(
 )
 def test_what_is_no_whole_http_answer_is_unreachable(answer: bytes, tmp_path: Path) -> None:
     with raw(lambda connection: connection.sendall(answer)) as host, pytest.raises(Unreachable, match=host):
-        client(host, tmp_path).manifest(reference(host), limit=1)
+        client(host, tmp_path).manifest(reference(host), limit=10)
 
 
 def test_a_manifest_too_large_is_refused(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_question_is_broken_off_when_nobody_wants_the_answer(tmp_path: Path) -
         started = time.monotonic()
         with pytest.raises(Interrupted):
             registry.manifest(reference(host))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 def test_no_question_goes_on_after_the_end_of_the_stage(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_no_question_goes_on_after_the_end_of_the_stage(tmp_path: Path) -> None:
         registry = Registry(host, Credentials({"DOCKER_CONFIG": str(tmp_path)}), until=started + 0.3)
         with pytest.raises(Unreachable, match="in time"):
             registry.exists("acme/app", DIGEST)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 # What a thread that an earlier test has left behind may still look up.
@@ -556,7 +556,7 @@ def test_an_unknown_kind_of_login_is_named(tmp_path: Path) -> None:
 def test_a_proxy_never_stands_before_this_machine(tmp_path: Path) -> None:
     proxied = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
     with serving(manifest) as server:
-        Registry(server.host, Credentials({"DOCKER_CONFIG": str(tmp_path), **proxied})).ping(limit=1)
+        Registry(server.host, Credentials({"DOCKER_CONFIG": str(tmp_path), **proxied})).ping(limit=10)
 
 
 def test_the_proxy_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_output_is_streamed_made_harmless_and_kept(site: Site) -> None:
 def test_a_hook_that_takes_too_long_is_ended_with_its_group(site: Site) -> None:
     site.configure(
         deploy="sleep 60 & echo $! > child; sleep 60",
-        extra='[environments.prod.timeouts]\ndeploy = "300ms"\n',
+        extra='[environments.prod.timeouts]\ndeploy = "1500ms"\n',
     )
     record = site.run("deploy", "--json", code=1).document
     command = record["stages"]["deploy"]["commands"][0]
