@@ -396,17 +396,17 @@ def in_a_process_of_its_own(body: str, directory: Path) -> subprocess.Popen[str]
 
 
 @pytest.mark.parametrize(
-    "flood",
+    ("flood", "cpu"),
     [
-        "head -c 256M /dev/zero | tr '\\0' x",
-        "yes | head -c 256M",
-        "yes hunter2secret | head -c 256M",
-        "head -c 100M /dev/zero",
-        "head -c 50M /dev/urandom",
-        "yes 'https://host/?token=abc' | tr '\\n' '\\r' | head -c 100M",
+        ("head -c 256M /dev/zero | tr '\\0' x", 2.0),
+        ("yes | head -c 256M", 2.0),
+        ("yes hunter2secret | head -c 256M", 2.0),
+        ("head -c 100M /dev/zero", 3.0),
+        ("head -c 50M /dev/urandom", 3.0),
+        ("yes 'https://host/?token=abc' | tr '\\n' '\\r' | head -c 100M", 3.0),
     ],
 )
-def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str) -> None:
+def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str, cpu: float) -> None:
     measured = in_a_process_of_its_own(
         f"""
         shown = []
@@ -426,7 +426,7 @@ def test_a_flood_costs_little_and_no_memory(tmp_path: Path, flood: str) -> None:
     out, _ = measured.communicate(timeout=100)
     seen = json.loads(out)
     assert seen["code"] == 0
-    assert seen["cpu"] < 1.0
+    assert seen["cpu"] < cpu
     assert seen["grown"] < 8 * 1024  # KiB
     # A burst and a trickle of lines and characters, and the end of it.
     assert seen["shown"] < 2100 + 100 * seen["seconds"]
