@@ -13,8 +13,7 @@ import math
 import random
 from collections.abc import Callable
 
-from opsgate.probe.kinds import Reply
-from opsgate.probe.retry import FIRST_WAIT_MS, JITTER, Pace
+from opsgate.probe.retry import FIRST_WAIT_MS, JITTER, Pace, Reply
 from opsgate.probe.watch import LAST_CHANCE, Watch
 from opsgate.verdict.judge import Passed, latest_start_ms
 from opsgate.verdict.targets import Attempt, Kind, Policy, Target

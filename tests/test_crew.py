@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opsgate.probe.kinds import Reply
+from opsgate.probe.retry import Reply
 from opsgate.probe.watch import Threads
 from opsgate.verdict.targets import Attempt, Target
 

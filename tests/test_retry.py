@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import Retry
 
-from opsgate.probe.kinds import Reply
-from opsgate.probe.retry import History, Pace, retry_after_seconds
+from opsgate.probe.retry import History, Pace, Reply, retry_after_seconds
 from opsgate.verdict.targets import Attempt, Policy
 
 POLICY = Policy(deadline=60.0, soak=5.0, interval=0.25)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from opsgate.probe.kinds import Reply
+from opsgate.probe.retry import Reply
 from opsgate.probe.watch import Threads, Watch, look
 from opsgate.verdict.judge import Failed, Passed, decide, fold
 from opsgate.verdict.targets import Attempt, Policy, Target

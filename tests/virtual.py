@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from opsgate.probe.kinds import Reply
+from opsgate.probe.retry import Reply
 from opsgate.probe.watch import Watch
 from opsgate.verdict.judge import Verdict
 from opsgate.verdict.targets import Attempt, Kind, Policy, Target

@@ -13,6 +13,7 @@ from opsgate.errors import ConfigurationError
 from opsgate.probe.exchange import Exchange, ProbeFailure
 from opsgate.probe.pattern import Searcher
 from opsgate.probe.resolve import Resolver, connect
+from opsgate.probe.retry import Reply, retry_after_seconds
 from opsgate.probe.shell import Commands
 from opsgate.verdict.expect import Response, examine
 from opsgate.verdict.targets import Attempt, Kind, RevisionRule, Target
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from opsgate.redact import Redactor, Secret
 
 _DETAIL: Final = 200
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """A finished attempt, and for how many seconds the server asked to be left alone, if it did."""
-
-    attempt: Attempt
-    retry_after: float | None = None
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,8 +198,6 @@ def _probe_http(prober: Prober, target: Target, exchange: Exchange) -> Seen:
 
 
 def _retry_after(fetched: Fetched, wall: Callable[[], float]) -> float | None:
-    from opsgate.probe.retry import retry_after_seconds
-
     asked = next((value for name, value in fetched.headers if name.lower() == "retry-after"), None)
     return None if asked is None else retry_after_seconds(asked, wall())
 

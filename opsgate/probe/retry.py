@@ -11,19 +11,28 @@ import email.utils
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, overload
 
+import msgspec
 from urllib3 import Retry
+
+from opsgate.verdict.targets import Attempt
 
 if TYPE_CHECKING:
     import random
 
-    from opsgate.probe.kinds import Reply
-    from opsgate.verdict.targets import Attempt, Policy
+    from opsgate.verdict.targets import Policy
 
 FIRST_WAIT_MS: Final = 100.0
 RETRY_AFTER_LIMIT_MS: Final = 5000.0
 JITTER: Final = 0.4
 _DIGITS: Final = 9
 _DOUBLINGS: Final = 20
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A finished attempt, and for how many seconds the server asked to be left alone, if it did."""
+
+    attempt: Attempt
+    retry_after: float | None = None
 
 
 class History(Sequence["Attempt"]):

@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from opsgate.probe.kinds import Reply
-from opsgate.probe.retry import Pace
+from opsgate.probe.retry import Pace, Reply
 from opsgate.verdict.judge import Failed, Passed, Tally, Verdict, Waiting, decide, latest_start_ms, may_settle
 from opsgate.verdict.targets import Attempt, Policy, Target
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from opsgate.probe.kinds import Prober, Reply
-from opsgate.probe.retry import Pace
+from opsgate.probe.kinds import Prober
+from opsgate.probe.retry import Pace, Reply
 from opsgate.probe.watch import LAST_CHANCE, TURN, Threads, look
 from opsgate.verdict.judge import Tally, Verdict, decide, latest_start_ms
 from opsgate.verdict.targets import Attempt, Policy, Target

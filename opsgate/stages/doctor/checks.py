@@ -164,7 +164,11 @@ def _looked_for(command: str, directory: Path, environ: Mapping[str, str]) -> tu
     if "/" not in word:
         where = _shell(["-c", 'command -v "$1"', "sh", word], directory, environ).stdout.strip()
         return ("", f"{word} is {where}") if where else (f"command not found: {word}", "")
-    if not os.path.isfile(place):
+    try:
+        is_file = stat.S_ISREG(place.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_file = False
+    if not is_file:
         return f"there is no {place}", ""
     return ("", f"{place} is there") if os.access(place, os.X_OK) else (f"{place} is not executable", "")
 
