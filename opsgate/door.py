@@ -59,9 +59,10 @@ def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> N
         known = redactor(given or {})
         told = error if isinstance(error, OpsgateError) else defect(error)
         words = known.scrub(str(told))
-        # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
-        github.begin(known, os.environ, sys.stderr)
-        github.refused(words, os.environ, sys.stderr)
+        with suppress(Exception):  # what is wrong may be there, and the words and the code must come through
+            # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
+            github.begin(known, os.environ, sys.stderr)
+            github.refused(words, os.environ, sys.stderr)
         SafeStream(sys.stderr).line(f"opsgate: {words}")
         raise Exit(code=told.exit_code) from None
     if code:

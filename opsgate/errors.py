@@ -8,8 +8,9 @@ OpsgateError                 70  a defect, unless a subclass says otherwise
 ├── TakenOver                75  a person took the environment over with `rollback --force`
 └── Interrupted             128+ a signal asked opsgate to stop
 
-Each says what happened, where, and what to do next. Others stand beside what raises them: 1 is the
-failure of a stage. `opsgate.door` turns one into an exit code, `stages.supervise` once there is a record.
+Each says what happened, where, and what to do next. Errors of a single stage are defined beside the code
+that raises them; their exit code is 1. `opsgate.door` turns one into an exit code, `stages.supervise` once
+there is a record.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def finish(record: Evidence, environ: Mapping[str, str], stream: TextIO, *, evid
 
 
 def refused(words: str, environ: Mapping[str, str], stream: TextIO) -> None:
-    """An annotation for a run that stopped before it had a record: where it stopped, and what to do."""
+    """An annotation for what no record tells: where a task stopped, and what to do."""
     if active(environ):
         _say(stream, _command("error", "opsgate", words[:_LONGEST]))
 

@@ -36,7 +36,10 @@ def leave_on_signals() -> None:
 
 
 def keep_exit_codes() -> None:
-    """Undo an inherited ignored SIGCHLD, by which the kernel forgets exit codes and failure is success."""
+    """Undo an inherited ignored SIGCHLD, which makes the kernel discard how children ended.
+
+    A hook's failure would look like success, a healthy command target like a failure.
+    """
     with suppress(ValueError):  # not the main thread: signals are its business
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

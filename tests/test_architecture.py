@@ -94,7 +94,8 @@ def test_nothing_is_left_for_later(module: str) -> None:
 
 @every_module
 def test_a_file_is_looked_for_without_raising(module: str) -> None:
-    # Until Python 3.14 pathlib's raise where a directory may not be searched or a mount is stale.
+    # Until Python 3.14 pathlib's raise where a directory may not be searched or a mount is stale. Where a
+    # decision hangs on it, `stat` tells a file that cannot be seen from one that is not there.
     calls = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and not node.args]
     names = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute)]
     assert {"exists", "is_file", "is_dir"}.isdisjoint(names)

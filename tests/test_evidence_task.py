@@ -370,6 +370,24 @@ def test_a_report_goes_where_an_open_descriptor_leads(tmp_path: Path) -> None:
         assert file.read() == b"in place"
 
 
+@pytest.mark.parametrize("name", ["second", "led"])
+def test_a_report_does_not_part_a_file_from_who_else_has_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "out"
+    with path.open("w+b") as file:
+        (tmp_path / "second").hardlink_to(path)
+        (tmp_path / "led").symlink_to(f"/dev/fd/{file.fileno()}")
+        if name == "led":
+            (tmp_path / "second").unlink()
+        files.overwrite(tmp_path / name, b"in place")
+        assert (path.read_bytes(), file.read()) == (b"in place", b"in place")
+
+
+def test_a_report_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="directory") as refused:
+        files.overwrite(tmp_path, b"")
+    assert refused.value.filename == str(tmp_path)
+
+
 def test_a_report_does_not_replace_what_may_not_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

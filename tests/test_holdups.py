@@ -408,4 +408,4 @@ def test_no_room_for_answers_about_containers_is_a_warning(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     deploy.look_at_containers(bench.session)
     (warning,) = bench.heard.warnings
-    assert warning.startswith("the containers cannot be looked at: no file for the answer")
+    assert warning.startswith("the containers cannot be looked at: the answer of")

@@ -398,9 +398,9 @@ def in_a_process_of_its_own(body: str, directory: Path) -> subprocess.Popen[str]
 @pytest.mark.parametrize(
     ("flood", "cpu"),
     [
-        ("head -c 256M /dev/zero | tr '\\0' x", 2.0),
-        ("yes | head -c 256M", 2.0),
-        ("yes hunter2secret | head -c 256M", 2.0),
+        ("head -c 256M /dev/zero | tr '\\0' x", 1.2),
+        ("yes | head -c 256M", 1.2),
+        ("yes hunter2secret | head -c 256M", 1.2),
         ("head -c 100M /dev/zero", 3.0),
         ("head -c 50M /dev/urandom", 3.0),
         ("yes 'https://host/?token=abc' | tr '\\n' '\\r' | head -c 100M", 3.0),

@@ -300,6 +300,8 @@ def test_without_room_for_an_answer_compose_cannot_say(
 ) -> None:
     asked = Asked(tmp_path, {"'compose version'": "v5", "*'ps --all'*": json.dumps([ps("web", "running")])})
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(compose.EngineError, match=r"no file for the answer of .*ps --all.*nowhere") as full:
+    with pytest.raises(
+        compose.EngineError, match=r"the answer of .*ps --all.* cannot be kept: .*nowhere"
+    ) as full:
         compose.fallen(asked, since=SINCE)  # type: ignore[arg-type]
     assert "TMPDIR" in full.value.hint

@@ -210,6 +210,11 @@ def test_a_variable_names_another_file(tmp_path: Path) -> None:
     assert found.origins["gate.soak"] == "other/x.toml [gate]"
 
 
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "opsgate.toml").symlink_to("opsgate.toml")
+    assert error(tmp_path) == "opsgate.toml: cannot be looked at: Too many levels of symbolic links"
+
+
 def test_a_named_file_must_be_one(tmp_path: Path) -> None:
     assert (
         error(tmp_path, environ={"OPSGATE_CONFIG": "no.toml"})

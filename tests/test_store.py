@@ -73,6 +73,16 @@ def test_previous_is_the_last_hash_before_the_run(store: Store) -> None:
     assert store.load("r4").previous == store.ledger.read()[1].hash
 
 
+def test_a_record_that_cannot_be_seen_is_not_taken_for_none(store: Store) -> None:
+    path = store.record_path("r1")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.name)
+    with pytest.raises(
+        EvidenceError, match=r"looking for a record .*evidence\.json: Too many levels"
+    ):
+        store.exists("r1")
+
+
 def test_a_run_continued_by_another_task_keeps_its_previous_and_gets_a_second_line(store: Store) -> None:
     runs.add_passed(store, "r0")
     published = runs.record("r1", trigger="publish")

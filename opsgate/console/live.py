@@ -40,11 +40,11 @@ class LiveReporter(PlainReporter):
         self._stopped: float | None = None
 
     def probing(self, targets: Sequence[Target], policy: Policy, label: str) -> None:
-        """Draws the table until `probed` or the end of the stage; where that cannot be, lines have to do."""
+        """Draws the table until `probed` or the end of the stage; lines where it cannot be drawn."""
         self._stop()
         super().probing(targets, policy, label)
         self._start, self._stopped = time.monotonic(), None
-        live = Live(
+        live = self._live = Live(
             get_renderable=self._table,
             console=self._console,
             refresh_per_second=FRAMES,
@@ -56,9 +56,8 @@ class LiveReporter(PlainReporter):
             live.start()
         except RuntimeError:
             # No thread can start that would draw it.
+            self._live = None
             live.stop()
-        else:
-            self._live = live
 
     def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Remembered; the next drawing shows it."""

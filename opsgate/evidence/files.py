@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HINT = "Make the directory writable, free some space on its disk, or choose another with --evidence-dir."
 DAMAGED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises where a file does not hold what was written, JSON nested without end included."""
-_NO_ROOM: Final = frozenset({ENOSPC, EDQUOT, EFBIG, EIO})
+_OLD_STAYS: Final = frozenset({ENOSPC, EDQUOT, EFBIG, EIO})
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -80,25 +80,38 @@ def overwrite(path: Path, data: bytes) -> None:
     """Write a file that a person named; where there is no room the old one stays. Raises `OSError`.
 
     Links are followed, owner and mode are kept. What cannot be replaced like that is written in place: a
-    device, a pipe, `/dev/stdout` wherever it leads, a file that is mounted or whose directory is not ours.
+    device, a pipe, `/dev/stdout` wherever it leads, a file that has a second name or is mounted, or whose
+    directory is not ours.
     """
     target = Path(os.path.realpath(path))
     try:
         there = target.stat() if os.path.exists(path) else None
-        is_file = there is None or (stat.S_ISREG(there.st_mode) and os.access(target, os.W_OK))
-        if is_file and not _is_open(path):
+        if there is None or (_is_plain(there) and os.access(target, os.W_OK) and not _is_open(path)):
             _replace(target, data, sync=True, like=there)
             sync_directory(target.parent)
             return
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _OLD_STAYS:
             raise
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _is_plain(there: os.stat_result) -> bool:
+    return stat.S_ISREG(there.st_mode) and there.st_nlink == 1
 
 
 def _is_open(path: Path) -> bool:
-    """Whether the name stands for a descriptor: who holds it would go on in a file without a name."""
-    return path.absolute().is_relative_to("/dev") or path.absolute().is_relative_to("/proc")
+    """Whether the name leads over a descriptor: who holds it would go on in a file without a name."""
+    step = path.absolute()
+    while not step.is_relative_to("/dev") and not step.is_relative_to("/proc"):
+        if not step.is_symlink():
+            return False
+        step = step.parent / step.readlink()
+    return True
 
 
 def _replace(path: Path, data: bytes, *, sync: bool, like: os.stat_result | None = None) -> None:

@@ -175,7 +175,7 @@ class EnvironmentLock:
 
     def _unlock(self) -> None:
         while self._locks:
-            # Whatever the file system says to it, the lock ends with this process.
+            # Where the file system refuses, the lock ends with this process; its next task finds it held.
             with suppress(OSError):
                 self._locks.pop().release()
 

@@ -86,8 +86,14 @@ class Store:
         return self.run_directory(run_id) / PINS
 
     def exists(self, run_id: str) -> bool:
-        """Whether the run has a record, readable or not."""
-        return os.path.exists(self.record_path(run_id))
+        """Whether the run has a record, readable or not. An `EvidenceError` when that cannot be seen."""
+        path = self.record_path(run_id)
+        with explained("looking for a record", path):
+            try:
+                path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
 
     def load(self, run_id: str) -> Evidence:
         """A run's record; `ConfigurationError` when there is none, `EvidenceError` when it is damaged."""
@@ -237,9 +243,9 @@ class Store:
 
     def _make_room(self, run_id: str) -> None:
         """Refuse to overwrite a run; a record that nobody can read is put aside."""
-        path = self.record_path(run_id)
-        if not os.path.exists(path):
+        if not self.exists(run_id):
             return
+        path = self.record_path(run_id)
         try:
             self.load(run_id)
         except EvidenceError:

@@ -67,7 +67,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify(store: Store, head: str | None = None) -> Report:
-    """Check every run in the order of the ledger. Raises `EvidenceError` when the ledger cannot be read."""
+    """Check every run in ledger order. Raises `EvidenceError` when the directory cannot be read."""
     entries = list(store.ledger.entries())
     lines = [entry.line for entry in entries if entry.line is not None]
     newest = {line.run_id: line for line in lines}

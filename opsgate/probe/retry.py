@@ -1,4 +1,4 @@
-"""One target's retrying as a value: urllib3's `Retry`, aware of a deadline.
+"""A reply, and the retrying of one target as a value: urllib3's `Retry`, aware of a deadline.
 
 urllib3's own retrying cannot be used as it is: it sleeps by itself, past any deadline, obeys a
 `Retry-After` of hours, starts the first retry at once, and keeps no times.

@@ -86,7 +86,8 @@ class Commands:
         try:
             process.wait(_LOST)
         except subprocess.TimeoutExpired:
-            threading.Thread(target=process.wait, daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no thread can start: it is reaped with the next command
+                threading.Thread(target=process.wait, daemon=True).start()
 
     def close(self) -> None:
         """End what is still running; nothing is started afterwards."""

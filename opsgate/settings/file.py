@@ -7,6 +7,7 @@ a section, or a list of one function for a list of such values.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -109,12 +110,21 @@ def find(cwd: Path, named: str | None) -> ConfigFile | None:
     root = repository_root(cwd)
     for directory in (each for each in (cwd, *cwd.parents) if each.is_relative_to(root)):
         for name in NAMES:
-            path = directory / name
-            if os.path.isfile(path):
-                found = read(path, name if directory == cwd else str(path))
-                if found is not None:
-                    return found
+            found = _looked_at(directory / name, name if directory == cwd else str(directory / name))
+            if found is not None:
+                return found
     return None
+
+
+def _looked_at(path: Path, label: str) -> ConfigFile | None:
+    """What stands in the file, if there is one. One that cannot be seen is not taken for none."""
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return _broken(path, label, Problem(where=label, text=f"cannot be looked at: {error.strerror}"))
+    return read(path, label) if is_file else None
 
 
 def repository_root(directory: Path) -> Path:

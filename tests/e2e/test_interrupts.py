@@ -251,6 +251,12 @@ def test_a_defect_without_a_run_is_told_by_its_own_line(site: Site) -> None:
     assert hint == ["  Report it, with the command that led here."]
 
 
+def test_a_defect_in_annotating_hides_neither_the_words_nor_the_code(site: Site) -> None:
+    env = broken_opsgate(site, "opsgate.github", "broken.begin = None")
+    result = site.run("evidence", "--run", "none", code=2, GITHUB_ACTIONS="true", **env)
+    assert "opsgate: there is no record of run none" in result.err
+
+
 def test_a_defect_after_the_attempts_counts_them(site: Site) -> None:
     env = broken_opsgate(site, "opsgate.console.plain", "broken.PlainReporter.probed = None")
     record = site.run("gate", "--json", code=70, **env).document

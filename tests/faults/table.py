@@ -142,7 +142,7 @@ FAULTS = {
         (74,), "failed/probe_failures", "Evidence could not be written: ", "the record on stderr",
     ),
     "stale": _evidence(
-        "The file system of the evidence goes stale, and the gate fails or the deploy hook does",
+        "The file system of the evidence goes stale, and the gate or the deploy hook fails",
         (74,), "failed", "Evidence could not be written: ", "the record on stderr",
     ),
     "log-lost": _evidence(

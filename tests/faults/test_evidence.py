@@ -18,16 +18,18 @@ from tests.faults.rig import BACK, DEPLOY, HOLD, RUN, check_evidence, configure,
 from tests.faults.table import FAULTS
 
 STALE = """
-import errno, functools, os
+import builtins, errno, functools, io, os
 
 def stale(real, path, *args, **kwargs):
     if os.access("stale", os.F_OK) and "artifacts" in str(path):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
     return real(path, *args, **kwargs)
 
-for name in ("stat", "open", "scandir", "mkdir", "rename", "replace", "unlink"):
+for name in ("stat", "lstat", "open", "scandir", "mkdir", "rename", "replace", "unlink", "rmdir"):
     setattr(os, name, functools.partial(stale, getattr(os, name)))
+io.open = builtins.open = functools.partial(stale, io.open)
 """
+NOT_V2 = 'test "$OPSGATE_REVISION" != v2'
 SHIP = 'echo "${now:-up} $OPSGATE_REVISION" > state'
 
 
@@ -143,6 +145,7 @@ def seam(site: Site) -> Iterator[dict[str, str]]:
     "keys",
     [
         pytest.param({"deploy": f"{DEPLOY}; touch stale; false"}, id="before-the-rollback"),
+        pytest.param({"deploy": f"{SHIP}; touch stale; {NOT_V2}", "rollback": "redeploy"}, id="redeploy"),
         pytest.param({"rollback": f"touch stale; sleep 0.2; {BACK}"}, id="in-the-rollback"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.rig import Runtime, Site, alive
-from tests.faults.rig import BACK, DEPLOY, RUN, configure, struck
+from tests.faults.rig import BACK, DEPLOY, PROMISED, RUN, configure, struck
 from tests.faults.table import FAULTS
 
 DEAF = "trap '' TERM INT HUP; sleep 60 & echo > begun; while :; do sleep 1; done"
@@ -21,12 +21,17 @@ DEAF = "trap '' TERM INT HUP; sleep 60 & echo > begun; while :; do sleep 1; done
 def test_a_hook_and_its_children_ignore_the_end(site: Site, signum: signal.Signals) -> None:
     configure(site, deploy=DEAF)
     begun = site.path / "begun"
-    with struck(site, "release") as run:
-        run.until(begun.exists, "the hook did not begin")
-        run.send(signum)
-        result = run.end()
-    assert result.code == 128 + signum
-    FAULTS["deaf-hook"].check(result, site.record())
+    for number in range(3):
+        with struck(site, "release", OPSGATE_RUN_ID=f"deaf-{number}") as run:
+            run.until(begun.exists, "the hook did not begin")
+            run.send(signum)
+            result = run.end()
+        assert result.code == 128 + signum
+        FAULTS["deaf-hook"].check(result, site.record())
+        if run.took < PROMISED:
+            return
+        begun.unlink()
+    pytest.fail("three times late: that is no stall of the machine")
 
 
 def test_a_command_that_is_a_target_ignores_the_end(site: Site) -> None:

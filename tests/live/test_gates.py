@@ -171,7 +171,7 @@ def test_flaps() -> None:
     with Server(flaky(4, 1)) as server:
         gated = gate(at(server.url), policy=msgspec.structs.replace(POLICY, deadline=6.0, soak=2.0))
     assert gated.verdict == Failed("unstable")
-    assert gated.seconds < 6
+    assert gated.seconds < 4
 
 
 @pytest.mark.parametrize(("good", "bad"), [(1, 4), (1, 1), (2, 1)])
@@ -258,9 +258,13 @@ def test_a_dead_port_is_an_answer_of_the_host() -> None:
 
 def test_many_that_hang_make_no_verdict_late() -> None:
     policy = Policy(deadline=1.5, soak=0.2, interval=0.1, attempt_timeout=9.0, successes=2)
-    with Server(hang()) as server:
-        gated = gate(*(at(server.url, f"target {n}") for n in range(20)), policy=policy)
-    assert gated.verdict == Failed("probe_failures")
+    for _ in range(3):
+        with Server(hang()) as server:
+            gated = gate(*(at(server.url, f"target {n}") for n in range(20)), policy=policy)
+        assert gated.verdict == Failed("probe_failures")
+        if gated.seconds <= policy.deadline + 0.5:
+            return
+    pytest.fail("three times late: that is no stall of the machine")
 
 
 def test_drips_a_byte_at_a_time_for_ever() -> None:

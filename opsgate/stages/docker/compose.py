@@ -232,7 +232,7 @@ def _output(session: Session, command: str, limit: float) -> str:
                 with answer.open("rb") as file:
                     return file.read(_ANSWER_LIMIT).decode("utf-8", "replace")
     except OSError as error:
-        hint = "make room there, or name another directory in TMPDIR"
-        raise EngineError(f"no file for the answer of `{command}`: {error}", hint) from None
+        hint = "free some space in the temporary directory, or name another one in TMPDIR"
+        raise EngineError(f"the answer of `{command}` cannot be kept: {error}", hint) from None
     words = said(finished.output_tail)
     raise EngineError(f"`{command}` failed ({finished.explanation}){f': {words}' if words else ''}")

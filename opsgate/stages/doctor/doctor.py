@@ -72,7 +72,7 @@ def _scratch(settings: Settings, environ: Mapping[str, str], halt: Halt, stream:
         except (OSError, EvidenceError) as error:
             raise NotReady(
                 f"no scratch directory can be made: {error}",
-                "make room there, or name another directory in TMPDIR",
+                "free some space in the temporary directory, or name another one in TMPDIR",
             ) from None
         yield Session(
             settings,
