@@ -77,9 +77,7 @@ def test_a_record_that_cannot_be_seen_is_not_taken_for_none(store: Store) -> Non
     path = store.record_path("r1")
     path.parent.mkdir(parents=True)
     path.symlink_to(path.name)
-    with pytest.raises(
-        EvidenceError, match=r"looking for a record .*evidence\.json: Too many levels"
-    ):
+    with pytest.raises(EvidenceError, match=r"looking for a record .*evidence\.json: Too many levels"):
         store.exists("r1")
 
 
