@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opsgate.hooks import process
+from opsgate.hooks import group, process
 from opsgate.hooks.process import Finished, explain, run
 from opsgate.redact import Redactor
 
@@ -300,6 +300,19 @@ def test_a_hook_that_closes_its_output_is_still_waited_for(hook: Hook) -> None:
     result = hook("exec >&- 2>&-; sleep 0.3; exit 5")
     assert result.exit_code == 5
     assert result.duration_ms >= 300
+
+
+@linux
+def test_what_is_between_two_programs_is_reported_too(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    def environment(pid: int) -> list[bytes]:
+        looked_at.append(pid)
+        return really(pid) if looked_at.count(pid) > 1 else [b""]
+
+    looked_at: list[int] = []
+    really = group._environment
+    monkeypatch.setattr(group, "_environment", environment)
+    result = hook("sleep 60 > /dev/null 2>&1 & echo $! > a.pid")
+    assert result.survivors == (hook.pid("a.pid"),)
 
 
 @linux

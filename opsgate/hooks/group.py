@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc")
 _DEAD = frozenset("ZX")
+_EXEC = 0.05
+"""Seconds in which a process gets from one program to the next."""
 
 
 def readable() -> bool:
@@ -45,8 +48,12 @@ def survivors(variable: str, since: int) -> tuple[int, ...]:
     environment, or that belongs to another user, is not found.
     """
     wanted = variable.encode("utf-8", "surrogateescape")
-    newer = (pid for pid, fields in _processes() if int(fields[19]) >= since)
-    return tuple(sorted(pid for pid in newer if wanted in _environment(pid)))
+    newer = {pid: _environment(pid) for pid, fields in _processes() if int(fields[19]) >= since}
+    if blank := [pid for pid, carried in newer.items() if carried == [b""]]:
+        # In the middle of an exec a process has none.
+        time.sleep(_EXEC)
+        newer |= {pid: _environment(pid) for pid in blank}
+    return tuple(sorted(pid for pid, carried in newer.items() if wanted in carried))
 
 
 def _processes() -> Iterator[tuple[int, list[str]]]:
