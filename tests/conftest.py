@@ -52,9 +52,9 @@ def _plain_signals() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers for a core: more than half of its time a test waits, for a hook, a server or a deadline."""
+    """Three workers for a core: most of its time a test waits, for a hook, a server or a deadline."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return 2 * cores
+    return 3 * cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
