@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit
 
 from opsgate.console.safe import SafeStream
-from opsgate.errors import ConfigurationError, OpsgateError, defect
+from opsgate.errors import ConfigurationError, told
 from opsgate.evidence.files import overwrite
 from opsgate.leave import keep_exit_codes, leave_on_signals
 from opsgate.settings import Flags, Settings, load
@@ -57,14 +57,14 @@ def answering(body: Callable[[], int], given: dict[str, Any] | None = None) -> N
         from opsgate import github
 
         known = redactor(given or {})
-        told = error if isinstance(error, OpsgateError) else defect(error)
-        words = known.scrub(str(told))
+        what = told(error)
+        words = known.scrub(str(what))
         with suppress(Exception):  # what is wrong may be there, and the words and the code must come through
             # The settings may be what is wrong: then nothing of a run has had the secrets hidden before.
             github.begin(known, os.environ, sys.stderr)
             github.refused(words, os.environ, sys.stderr)
         SafeStream(sys.stderr).line(f"opsgate: {words}")
-        raise Exit(code=told.exit_code) from None
+        raise Exit(code=what.exit_code) from None
     if code:
         # After 0 the next task on the command line has its turn.
         raise Exit(code=code)

@@ -97,6 +97,11 @@ class Interrupted(OpsgateError):
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
 
 
+def told(error: Exception) -> OpsgateError:
+    """The error itself, or the words for a `defect`."""
+    return error if isinstance(error, OpsgateError) else defect(error)
+
+
 def defect(error: Exception) -> OpsgateError:
     """What nobody expected, in words: what it is, and the line of opsgate that it came through last."""
     where, trace = "", error.__traceback__

@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -85,12 +84,9 @@ def fake(directory: Path, name: str, script: str) -> str:
 
 def alone(site: Site) -> dict[str, str]:
     """The environment of an opsgate that nothing else breaks off in time: what waits has to ask by itself."""
-    directory = site.path / "startup"
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(
+    return site.seam(
         "from opsgate.stages import halt, session\nhalt.PATIENCE = session.COMMIT_LIMIT = 40.0\n"
     )
-    return {"PYTHONPATH": os.pathsep.join([str(directory), *sys.path])}
 
 
 # --- an interrupt, a takeover ---------------------------------------------------------------------

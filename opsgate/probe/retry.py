@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, overload
 import msgspec
 from urllib3 import Retry
 
-from opsgate.verdict.targets import Attempt
+from opsgate.verdict.targets import Attempt, Policy
 
 if TYPE_CHECKING:
     import random
 
-    from opsgate.verdict.targets import Policy
 
 FIRST_WAIT_MS: Final = 100.0
 RETRY_AFTER_LIMIT_MS: Final = 5000.0

@@ -14,9 +14,9 @@ from opsgate.errors import (
     ExitCode,
     Interrupted,
     NotReady,
-    OpsgateError,
     TakenOver,
     defect,
+    told,
 )
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import replace_durably
@@ -166,8 +166,7 @@ def tell(session: Session) -> None:
     try:
         incident.run(session)
     except Exception as error:  # noqa: BLE001 - the run has ended, and its record says how
-        told = error if isinstance(error, OpsgateError) else defect(error)
-        session.reporter.warn(f"not everybody was told: {told.one_line}")
+        session.reporter.warn(f"not everybody was told: {told(error).one_line}")
     head = None
     with suppress(EvidenceError):
         head = session.store.head()

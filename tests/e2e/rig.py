@@ -164,6 +164,13 @@ class Site:
             **env,
         }
 
+    def seam(self, code: str) -> dict[str, str]:
+        """An environment in which Python runs this first: for what cannot be had from outside."""
+        place = self.path / "seam"
+        place.mkdir()
+        (place / "sitecustomize.py").write_text(code)
+        return {"PYTHONPATH": os.pathsep.join([str(place), *sys.path])}
+
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "opsgate", *args],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -253,11 +252,8 @@ def test_in_a_workflow_each_secret_is_masked_and_commands_go_to_stderr(site: Sit
 
 
 def test_exit_codes_survive_an_inherited_ignored_sigchld(site: Site) -> None:
-    seam = site.path / "seam"
-    seam.mkdir()
-    (seam / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n")
-    path = os.pathsep.join([str(seam), site.environ({})["PYTHONPATH"]])
+    env = site.seam("import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n")
     site.configure(urls=[{"name": "inside", "command": "true"}], deploy="exit 3", rollback=None)
-    assert site.run("gate", "--json", PYTHONPATH=path).document["status"] == "passed"
-    record = site.run("deploy", "--json", code=1, PYTHONPATH=path).document
+    assert site.run("gate", "--json", code=0, **env).document["status"] == "passed"
+    record = site.run("deploy", "--json", code=1, **env).document
     assert record["stages"]["deploy"]["commands"][0]["exit_code"] == 3

@@ -197,12 +197,9 @@ def test_a_killed_run_is_listed_as_unfinished(site: Site) -> None:
 
 def broken_opsgate(site: Site, module: str, line: str) -> dict[str, str]:
     """An environment in which a function of opsgate has a defect."""
-    directory = site.path / "defect"
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(
+    return site.seam(
         f"import sys\nif 'opsgate' in sys.orig_argv:\n    import {module} as broken\n    {line}\n"
     )
-    return {"PYTHONPATH": f"{directory}:{site.environ({})['PYTHONPATH']}"}
 
 
 def test_a_defect_keeps_the_record(site: Site) -> None:

@@ -133,10 +133,7 @@ def test_the_evidence_vanishes_and_redeploy_still_knows_the_way(site: Site, runt
 @pytest.fixture
 def seam(site: Site) -> Iterator[dict[str, str]]:
     """What makes opsgate see a stale mount once the file `stale` is there."""
-    place = site.path / "seam"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text(STALE)
-    yield {"PYTHONPATH": os.pathsep.join([str(place), site.environ({})["PYTHONPATH"]])}
+    yield site.seam(STALE)
     (site.path / "stale").unlink()
     assert site.run("evidence", "--verify").code == 0
 
@@ -220,16 +217,13 @@ def test_a_process_that_holds_the_ledger_for_ever(site: Site, runtime: Runtime) 
 
 
 def test_the_clock_is_set_back(site: Site) -> None:
-    seam = site.path / "seam"
-    seam.mkdir()
-    (seam / "sitecustomize.py").write_text(
+    env = site.seam(
         "import os, time\n"
         "real = time.time\n"
         "time.time = lambda: real() - (3600 if os.path.exists('set-back') else 0)\n"
     )
     configure(site, deploy=f"touch set-back; {DEPLOY}")
-    path = os.pathsep.join([str(seam), site.environ({})["PYTHONPATH"]])
-    result = site.run("release", "--json", PYTHONPATH=path)
+    result = site.run("release", "--json", code=0, **env)
     record = result.document
     FAULTS["clock-back"].check(result, record)
     assert record["started_at"] < record["finished_at"]
@@ -241,13 +235,8 @@ def test_the_clock_is_set_back(site: Site) -> None:
 
 
 def test_the_newest_records_are_from_tomorrow(site: Site, runtime: Runtime) -> None:
-    seam = site.path / "seam"
-    seam.mkdir()
-    (seam / "sitecustomize.py").write_text(
-        "import time\nreal = time.time\ntime.time = lambda: real() + 86400\n"
-    )
-    path = os.pathsep.join([str(seam), site.environ({})["PYTHONPATH"]])
-    site.run("release", "--revision", "v1", PYTHONPATH=path)
+    env = site.seam("import time\nreal = time.time\ntime.time = lambda: real() + 86400\n")
+    site.run("release", "--revision", "v1", code=0, **env)
     (site.path / "health").write_text("down")
     result = site.run("release", "--revision", "v2", "--json", code=1)
     FAULTS["later-records"].check(Result(result.code, site.run("evidence").out, ""), result.document)
@@ -257,16 +246,13 @@ def test_the_newest_records_are_from_tomorrow(site: Site, runtime: Runtime) -> N
 
 
 def test_there_is_no_room_for_a_temporary_file(site: Site, runtime: Runtime) -> None:
-    seam = site.path / "seam"
-    seam.mkdir()
-    (seam / "sitecustomize.py").write_text(
+    env = site.seam(
         "import tempfile\n"
         "def full(*_, **__):\n"
         "    raise OSError(28, 'No space left on device')\n"
         "tempfile.mkdtemp = full\n"
     )
-    path = os.pathsep.join([str(seam), site.environ({})["PYTHONPATH"]])
     runtime.becomes("down", "v2")
-    result = site.run("gate", "--revision", "v2", code=1, PYTHONPATH=path)
+    result = site.run("gate", "--revision", "v2", code=1, **env)
     FAULTS["scratch-lost"].check(result, site.record())
     assert runtime.read() == ("up", "v1")

@@ -111,17 +111,14 @@ def test_the_kernel_kills_a_hook(site: Site, runtime: Runtime) -> None:
 
 
 def test_a_defect_after_the_gate_has_failed(site: Site, runtime: Runtime) -> None:
-    seam = site.path / "seam"
-    seam.mkdir()
-    (seam / "sitecustomize.py").write_text(
+    env = site.seam(
         "import opsgate.stages.deploy as deploy\n"
         "def broken(session):\n"
         "    raise ZeroDivisionError('made up')\n"
         "deploy.look_at_containers = broken\n"
     )
     runtime.becomes("down", "v2")
-    path = os.pathsep.join([str(seam), site.environ({})["PYTHONPATH"]])
-    result = site.run("gate", "--revision", "v2", code=70, PYTHONPATH=path)
+    result = site.run("gate", "--revision", "v2", code=70, **env)
     FAULTS["defect"].check(result, site.record())
     assert "ZeroDivisionError" in result.err
     assert "made up" in (site.evidence / site.record()["run_id"] / "defect.log").read_text()
