@@ -29,6 +29,11 @@ GATE = {
 }
 
 EVIDENCE = {
+    **COMMON,
+    **{
+        name: f"with --replay: {meaning.partition(' (default: ')[0]} (default: each run's own)"
+        for name, meaning in POLICY.items()
+    },
     "env": "only runs of this environment (default: OPSGATE_ENV, else all)",
     "json": "print one JSON document; of a run, its evidence record (default: text)",
     "run": "the run to show or to decide again (default: the newest)",

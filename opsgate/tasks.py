@@ -196,7 +196,7 @@ def rollback(
     door.answering(body, given)
 
 
-@task(auto_shortflags=False, help={**COMMON, **POLICY, **EVIDENCE})
+@task(auto_shortflags=False, help=EVIDENCE)
 def evidence(
     _context: Context,
     run: str | None = None,

@@ -8,6 +8,7 @@ import pytest
 from invoke import Collection
 
 import opsgate.tasks
+from opsgate import flags
 from opsgate.evidence.record import json_schema
 from opsgate.evidence.views import FORMATS
 from opsgate.settings import file, variables
@@ -43,6 +44,14 @@ def test_nothing_is_described_that_does_not_exist() -> None:
     assert set(words.REASONS) == set(schema["Evidence"]["properties"]["status_reason"]["enum"])
     assert set(words.KINDS) == set(schema["Attempt"]["properties"]["kind"]["anyOf"][0]["enum"])
     assert set(words.FORMATS) == set(FORMATS)
+
+
+def test_what_decides_again_takes_the_policy_that_a_run_had() -> None:
+    """`gate` has a default of its own for each flag of the policy; `evidence --replay` has none."""
+    for task, defaults in (("gate", r"2m|15s|250ms|5s|3|2"), ("evidence", r"each run's own")):
+        section = reference.tasks().partition(f"## {task}\n")[2].partition("\n## ")[0]
+        found = re.findall(rf"^\| `--([a-z-]+) .*\| (?:{defaults}) \|$", section, re.MULTILINE)
+        assert set(found) == set(flags.POLICY)
 
 
 def test_the_readme_names_every_task() -> None:
