@@ -328,7 +328,7 @@ FIELDS: Final = {
         "policy": "What it was decided under.",
         "revision": "What the targets had to report; null when that was not judged.",
         "targets": "What each target answered.",
-        "control": "What the control URLs answered; missing when they were not needed.",
+        "control": "What the control URLs answered; empty when they were not asked.",
     },
     "Policy": {
         "deadline": "The verdict is given by then.",

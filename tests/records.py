@@ -122,7 +122,7 @@ def played(
         break
     results = [_result(*one) for one in zip(everyone, tries, tallies, strict=True)]
     end = max(attempt.end_ms for each in tries for attempt in each)
-    gate = Gate(
+    return Gate(
         status="passed" if isinstance(verdict, Passed) else "failed",
         started_at=time(when),
         duration_ms=round(end),
@@ -130,10 +130,20 @@ def played(
         policy=POLICY,
         revision=revision,
         targets=results[: len(plays)],
+        control=results[len(plays) :],
     )
-    if control:
-        gate.control = results[len(plays) :]
-    return gate
+
+
+def ungated(when: datetime) -> Gate:
+    """A gate for which no URL is configured."""
+    return Gate(
+        status="skipped",
+        started_at=time(when),
+        duration_ms=1,
+        status_reason="no_urls_configured",
+        policy=POLICY,
+        targets=[],
+    )
 
 
 def _attempt(play: Play, at: float, rng: random.Random) -> Attempt:
@@ -310,7 +320,7 @@ def record(stages: Stages, status: str, reason: str, exit_code: int | None, **mo
     ended += timedelta(milliseconds=40)
     gated = stages.gate.targets or []
     fields: dict[str, object] = {
-        "opsgate_version": "0.1.0",
+        "opsgate_version": "1.0.0",
         "run_id": "gh-4711-1-production",
         "environment": "production",
         "trigger": "release",
@@ -407,13 +417,12 @@ def corpus() -> dict[str, Evidence]:
             trigger="gate", images=[], revision=None,
         ),
         "skipped-no-urls": record(
-            Stages(gate=Gate(status="skipped", started_at=time(START), duration_ms=1, targets=[])),
-            "skipped", "no_urls_configured", 0, trigger="gate", images=[],
+            Stages(gate=ungated(START)), "skipped", "no_urls_configured", 0, trigger="gate", images=[],
         ),
         "skipped-no-urls-released": record(
             Stages(preflight=Preflight(status="passed", started_at=time(START), duration_ms=20, targets=[]),
                    publish=publish(at(2.2)), deploy=deploy(at(14.6)),
-                   gate=Gate(status="skipped", started_at=time(at(19)), duration_ms=1, targets=[])),
+                   gate=ungated(at(19))),
             "skipped", "no_urls_configured", 0,
         ),
         "skipped-not-gated-publish": record(
