@@ -7,6 +7,8 @@ from typing import Final
 
 _LEFT_OUT: Final = re.compile(r"\[…\]|[0-9a-f]{12,}…|…-[0-9a-f]{6}\b|…")
 _CHANGING: Final = (
+    # Whether a service dies between two requests or in the middle of one is chance.
+    (r" \(at first: [^)]*\)", ""),
     (r"process \d+ on [\w.-]+", "process N on HOST"),
     (r"\d{4}-?\d\d-?\d\d[T ]\d\d:?\d\d:?\d\d(?:\.\d+)?Z?(?:-[0-9a-f]{6})?", "TIME"),
     (r"\d\d:\d\d:\d\dZ?", "TIME"),
