@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
+import time
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from opsgate.errors import ConfigurationError
 from opsgate.redact import MASK, Redactor, Secret, found_in, looks_secret, mask_url
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TRICKY = "p@ss w/ö\"r'd+\\%&"
+LONG = "".join(chr(33 + i * 7 % 90) for i in range(150))
+PAT = "github_pat_" + LONG.encode().hex()[:82]
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEF\nshort\n-----END PRIVATE KEY-----\n"
 
 
@@ -44,7 +52,18 @@ def test_names_of_no_secrets(name: str) -> None:
     assert not looks_secret(name)
 
 
-@pytest.mark.parametrize("secret", ["hunter2secret", TRICKY, "ends in dots...", "ключ-от-всего", "😀😀😀abc"])
+def percent(text: str) -> str:
+    return "".join(f"%{octet:02X}" for octet in text.encode())
+
+
+def unicode_escape(text: str) -> str:
+    units = text.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2secret", TRICKY, "~under_the-<m>.a.t", "ends in dots...", "ключ-от-всего", "😀😀😀abc"]
+)
 @pytest.mark.parametrize(
     "dress",
     [
@@ -55,6 +74,12 @@ def test_names_of_no_secrets(name: str) -> None:
         lambda s: quote(s, safe="!'()*").lower() if s.isascii() else quote(s),
         lambda s: json.dumps(s)[1:-1],
         lambda s: json.dumps(s, ensure_ascii=False)[1:-1],
+        lambda s: re.sub(r"[^ -~]|[<>&'+]", lambda m: unicode_escape(m[0]), json.dumps(s)[1:-1]),
+        lambda s: re.sub("[^a-zA-Z0-9]", lambda m: unicode_escape(m[0]).replace("\\U", "\\u"), s),
+        lambda s: re.sub("[^a-zA-Z0-9]", lambda m: percent(m[0]), s),
+        lambda s: re.sub("[^a-zA-Z0-9]", lambda m: percent(m[0]).lower(), s),
+        percent,
+        lambda s: percent(s).lower(),
         lambda s: shlex.quote(s).strip("'"),
         lambda s: base64.b64encode(s.encode()).decode(),
         lambda s: base64.b64encode(s.encode()).decode().rstrip("="),
@@ -98,6 +123,18 @@ def test_no_secret_survives(secret: str, before: str, after: str, safe: str) -> 
         pytest.fail(f"{secret!r} is readable in {inside}")
 
 
+@given(secret=SECRETS, data=st.data())
+def test_no_mixture_of_escapes_hides_a_secret(secret: str, data: st.DataObject) -> None:
+    assume(Redactor([secret]).masks())
+    ways: list[Callable[[str], str]] = [str, percent, lambda char: percent(char).lower(), unicode_escape]
+    ways += [lambda char: unicode_escape(char).upper().replace("\\U", "\\u")]
+    worn = "".join(
+        char if char.isascii() and char.isalnum() else data.draw(st.sampled_from(ways))(char)
+        for char in secret.strip()
+    )
+    assert Redactor([secret]).scrub(f"<{worn}>") == "<***>"
+
+
 @given(text=st.text())
 def test_nothing_known_nothing_broken(text: str) -> None:
     plain = "".join(char for char in text if char not in "@=:?&-#\"'" and not char.isspace())
@@ -111,11 +148,42 @@ def test_secrets_that_overlap_leave_no_rest() -> None:
 
 
 def test_long_base64_is_found_across_wrapped_lines() -> None:
-    secret = "".join(chr(33 + i * 7 % 90) for i in range(150))
-    wrapped = base64.encodebytes(secret.encode()).decode()
-    shown = Redactor([secret]).scrub(wrapped)
+    wrapped = base64.encodebytes(LONG.encode()).decode()
+    shown = Redactor([LONG]).scrub(wrapped)
     assert shown.count(MASK) == 3
     assert not any(line[:20] in shown for line in wrapped.splitlines())
+
+
+@given(
+    before=st.binary(max_size=80),
+    after=st.binary(max_size=80),
+    width=st.integers(8, 120),
+    end=st.sampled_from(["", "\r", " \t\r"]),
+    indent=st.sampled_from(["", "  ", "\t"]),
+    encode=st.sampled_from([base64.standard_b64encode, base64.urlsafe_b64encode]),
+)
+@example(b"", b"", 64, "", "", base64.standard_b64encode)
+@example(b"user:", b"", 64, "", "", base64.standard_b64encode)
+@example(b"user:", b"", 76, "", "", base64.standard_b64encode)
+def test_base64_is_found_wherever_it_is_wrapped(
+    before: bytes, after: bytes, width: int, end: str, indent: str, encode: Callable[[bytes], bytes]
+) -> None:
+    for secret in (LONG, PAT):
+        encoded = encode(before + secret.encode() + after).decode()
+        first, last = -(-len(before) * 4 // 3), (len(before) + len(secret)) * 4 // 3
+        redactor = Redactor([secret])
+        for at in range(0, len(encoded), width):
+            part = encoded[max(at, first) : min(at + width, last)]
+            # By itself, as if the lines before and after it had come at another time.
+            line = f"{indent}{encoded[at : at + width]}{end}"
+            shown = redactor.scrub_lines(line)
+            assert len(part) < 8 or part not in shown, (line, shown)
+
+
+def test_a_header_before_wrapped_base64_stays_readable() -> None:
+    encoded = base64.b64encode(f"user:{PAT}".encode()).decode()
+    text = f"data: {encoded[:60]}\n  {encoded[60:120]}\n  {encoded[120:]}\nend: successfully\n"
+    assert Redactor([PAT]).scrub(text) == "data: ***\n  ***\n  ***\nend: successfully\n"
 
 
 def test_short_values_are_masked_only_as_a_whole() -> None:
@@ -162,6 +230,11 @@ def test_lines_of_a_long_secret_are_masked_one_by_one() -> None:
         ("redis://:pw@host:1/0 next", "redis://***@host:1/0 next"),
         ('"https:\\/\\/user:pw@host"', '"https:\\/\\/***@host"'),
         ("https://host/p?a=1&token=abc&b=2", "https://host/p?a=1&token=***&b=2"),
+        ("https://host/p?a=1;api_key=abc", "https://host/p?a=1;api_key=***"),
+        ("https://host/p?a=1;b=2;signature=ab;c&d=3", "https://host/p?a=1;b=2;signature=***&d=3"),
+        ("https://host/p?token=ab;c;key=d&d=3", "https://host/p?token=***&d=3"),
+        ("https://host/p?next=/a?token=abc", "https://host/p?next=/a?token=***"),
+        ("https://host/p?next=/a;b=2&token=", "https://host/p?next=/a;b=2&token="),
         ("https://host/p?X-Amz-Signature=ab%2F", "https://host/p?X-Amz-Signature=***"),
         ("https://host/cb#access_token=abc&b=2", "https://host/cb#access_token=***&b=2"),
         ("https://host/p?monkey=abc&author=me", "https://host/p?monkey=abc&author=me"),
@@ -169,6 +242,9 @@ def test_lines_of_a_long_secret_are_masked_one_by_one() -> None:
         ("> authorization: token abc def", "> authorization: ***"),
         ("got Bearer abc.def-ghi/x= back", "got Bearer *** back"),
         ("bearer authtoken123", "bearer ***"),
+        ("got Bearer token-abcdef123456", "got Bearer ***"),
+        ("got Bearer auth.abc.def, Bearer tokens/abc+d==", "got Bearer ***, Bearer ***"),
+        ("no Bearer token. No bearer authorization...", "no Bearer token. No bearer authorization..."),
         ("Basic dXNlcjpwdw== end", "Basic *** end"),
         ("basic authentication failed", "basic authentication failed"),
         ("no Bearer token given", "no Bearer token given"),
@@ -211,6 +287,37 @@ def test_what_a_url_or_a_command_carries_is_hidden_elsewhere_too() -> None:
     assert found_in("https://u:p@host?token=abc") == ()
 
 
+def test_what_stands_behind_a_scheme_is_hidden_by_itself_too() -> None:
+    for header in ("Authorization: Bearer {}", "authorization:  token {}", "X-Auth-Token: Custom-1 {}"):
+        for secret in ("ghp_abcdefgh", "token-abcdefgh"):
+            said = header.format(secret)
+            for command in (
+                f"curl -H '{said}' https://host.invalid/",
+                f'curl -H "{said}" https://host.invalid/',
+                f'bash -c "curl -H \\"{said}\\" https://host.invalid/"',
+            ):
+                assert Redactor(found_in(command)).scrub(f"<{secret}>") == "<***>", command
+    found = Redactor(found_in('{"Authorization": "token ghp_abcdefgh"}'))
+    assert found.scrub("<ghp_abcdefgh>") == "<***>"
+    assert found_in("deploy --password 'correct horse-battery'") == ("correct horse-battery",)
+
+
+def test_parameters_after_a_semicolon_are_hidden_elsewhere_too() -> None:
+    redactor = Redactor(found_in("https://host/p?a=1;api_key=supersecret;signature=ab%2Fcdef"))
+    assert redactor.scrub("<supersecret> <ab%2Fcdef> <ab/cdef>") == "<***> <***> <***>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["?token=" * 20_000, ";a=" * 50_000, "Bearer token" + "-" * 100_000, "a:" + " " * 100_000, "=" * 100_000],
+)
+def test_no_text_takes_forever(text: str) -> None:
+    redactor = Redactor([LONG, PAT])
+    began = time.process_time()
+    redactor.scrub_lines(text)
+    assert time.process_time() - began < 2
+
+
 def test_json_credentials_in_a_variable() -> None:
     key = json.dumps({"type": "service_account", "private_key": "-----BEGIN-----\nabcdefghijkl\n"})
     redactor = Redactor.gather({"GOOGLE_CREDENTIALS": key})
@@ -225,11 +332,9 @@ def test_patterns() -> None:
         Redactor(patterns=["fine", "(open"])
 
 
-def test_gather_and_plus() -> None:
+def test_gather() -> None:
     redactor = Redactor.gather({"HOME": "/home/me"}, extra=[Secret("header-value")], patterns=["pat+ern"])
-    more = redactor.plus("new-secret", Secret("other-secret"))
-    assert more.scrub("header-value new-secret other-secret patttern /home/me") == "*** *** *** *** /home/me"
-    assert redactor.scrub("new-secret") == "new-secret"
+    assert redactor.scrub("header-value patttern /home/me") == "*** *** /home/me"
 
 
 def test_documents_are_masked_deeply() -> None:

@@ -3,7 +3,7 @@
 A `Redactor` knows the secrets of one run. What leaves opsgate, to a terminal, a log or a
 record, goes through `scrub` or `scrub_value` first. Two kinds of rules mask as `***`:
 
-- known values, as they stand, URL-encoded, JSON- or shell-escaped, or inside base64;
+- known values, as they stand, URL-encoded, JSON- or shell-escaped, or inside base64, wrapped or not;
 - shapes that betray a secret nobody told us of: URL userinfo, `?token=…`, `Bearer …`, header
   lines, `"password": "…"`, `PASSWORD=…`, `--password …`, and the file's own `[redact]` patterns.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from opsgate.errors import ConfigurationError
-from opsgate.redact.forms import WIDEST, forms, in_base64, in_url, lines
+from opsgate.redact.forms import WIDEST, forms, in_base64, in_url, lines, pieces, wrapped
 from opsgate.redact.shapes import Span, betrayed, labels_secret, looks_secret
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _CONTEXT: Final = 4096
 """Characters around a cut in a long line in which names and values are kept together."""
 _LOGIN: Final = re.compile(r"""\s(?:-u|--user)[ =]?["']?\Z""")
 _SHELL: Final = re.compile(r"['`;|()]")
+_SCHEME: Final = re.compile(r"[A-Za-z][\w-]*\s+(?=\S)")
 # A record must stay readable when somebody sets AUTH_MODE=manual: opsgate's own words are no secrets.
 _OWN_WORDS: Final = frozenset(
     [
@@ -77,17 +78,17 @@ class Redactor:
     A pattern that does not compile is a `ConfigurationError` naming `redact.patterns[i]`.
     """
 
-    __slots__ = ("_known", "_patterns", "_secrets", "_short", "_short_lines", "_sources")
+    __slots__ = ("_known", "_patterns", "_pieces", "_secrets", "_short", "_short_lines")
 
     def __init__(self, secrets: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
-        self._sources = tuple(patterns)
-        self._patterns = tuple(_compiled(index, source) for index, source in enumerate(self._sources))
+        self._patterns = tuple(_compiled(index, source) for index, source in enumerate(patterns))
         values = {value for secret in secrets if (value := secret.strip()) and value not in _OWN_WORDS}
         self._short = frozenset(value for value in values if len(value) < SHORT)
         self._short_lines = _lines_of(self._short)
         parts = {line for value in values for line in lines(value)}
         self._secrets = tuple(sorted((values | parts) - self._short, key=lambda value: (-len(value), value)))
         self._known = tuple(form for value in self._secrets for form in forms(value))
+        self._pieces = frozenset().union(*map(pieces, self._secrets))
 
     @classmethod
     def gather(
@@ -99,11 +100,6 @@ class Redactor:
             secrets.extend(found_in(value))
         secrets.extend(item.reveal() if isinstance(item, Secret) else item for item in extra)
         return cls(secrets, patterns)
-
-    def plus(self, *secrets: str | Secret) -> Redactor:
-        """A redactor that hides these as well."""
-        more = [item.reveal() if isinstance(item, Secret) else item for item in secrets]
-        return Redactor((*self._secrets, *self._short, *more), self._sources)
 
     def __repr__(self) -> str:
         return f"<Redactor: {len(self._secrets) + len(self._short)} secrets, {len(self._patterns)} patterns>"
@@ -145,6 +141,8 @@ class Redactor:
         for needle, source in self._known:
             if needle in text:
                 spans.extend(match.span() for match in re.finditer(source, text))
+        if self._pieces:
+            spans += wrapped(text, self._pieces)
         for pattern in self._patterns:
             spans.extend(match.span() for match in pattern.finditer(text))
         return spans
@@ -197,10 +195,15 @@ def found_in(text: str) -> tuple[str, ...]:
             elif re.search(r"https?:\\?/\\?/$", text[:start], re.IGNORECASE):
                 found.append(unquote(user))
         else:
-            # A sign of the shell may end a URL's parameter, and is no part of it.
-            found += [value, _SHELL.split(value, 1)[0], unquote(value), _unescaped(value)]
+            # A sign of the shell may end a URL's parameter, as `\"` does a header, and is no part of it.
+            bare = value.rstrip("\\")
+            found += [value, bare, _SHELL.split(value, 1)[0], unquote(value), _unescaped(value)]
             if _LOGIN.search(text, max(0, start - len("  --user='")), start):
                 found.append(value.partition(":")[2])
+            scheme = _SCHEME.match(bare)
+            if scheme and text[:start].rstrip(" \t\\\"'").endswith(":"):
+                # `Authorization: token …`: what stands behind the scheme is the secret by itself as well.
+                found.append(bare[scheme.end() :])
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))
 
 

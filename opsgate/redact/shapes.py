@@ -30,12 +30,15 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 _USERINFO: Final = re.compile(r':\\?/\\?/([^\s/?#"<>]+)@')
 _BEARER: Final = re.compile(
-    r"""(?i)\bbearer\s+(?!(?:tokens?|auth|authentication|authorization)\b|\w+=["'])([\w.~+/%-]{6,}=*)"""
+    r"""(?i)\bbearer\s+(?!(?:tokens?|auth|authentication|authorization)[.~+/%-]*(?![\w.~+/%-])|\w+=["'])"""
+    r"([\w.~+/%-]{6,}=*)"
 )
 _BASIC: Final = re.compile(r"(?i)\bbasic\s+([a-z0-9+/_-]{4,}={0,2})")
 _CURL: Final = re.compile(r"""\bcurl\b[^\n|;]{0,400}?\s(?:-u|--user)[ =]?["']?([^\s"':$]+:[^\s"'$]+)""")
+_PARAMETER: Final = re.compile(r"[?&;#]([\w.%\[\]-]+)=")
+# `;` may begin another parameter, and may as well stand in a value.
+_PARAMETER_VALUE: Final = re.compile(r"[^\s&#\"<>]+")
 # Group 1 is the name, the last group that matched the value. A value that a shell fills in stays readable.
-_PARAMETER: Final = re.compile(r"[?&;#]([\w.%\[\]-]+)=([^\s&#\"<>]+)")
 _MEMBERS: Final = (
     re.compile(r'"([\w.-]+)"\s*:\s*"((?:[^"\\\n]|\\.)+)'),
     re.compile(r'\\"([\w.-]+)\\"\s*:\s*\\"([^"\\\n]+)'),
@@ -90,7 +93,7 @@ def _named(text: str) -> list[Span]:
     """Spans of values whose name stands before them and looks secret."""
     found: list[Span] = []
     if "=" in text:
-        found += _values(_PARAMETER, text, looks_secret)
+        found += _parameters(text)
         found += _values(_ASSIGNMENT, text, _assigns_secret)
     if "--" in text:
         found += _values(_FLAG, text, _takes_secret)
@@ -98,6 +101,21 @@ def _named(text: str) -> list[Span]:
         for pattern in _MEMBERS:
             found += _values(pattern, text, labels_secret)
         found += _headers(text)
+    return found
+
+
+def _parameters(text: str) -> list[Span]:
+    found: list[Span] = []
+    done = 0
+    for match in _PARAMETER.finditer(text):
+        start = match.end()
+        if not looks_secret(match[1]):
+            continue
+        # Inside another value: it ends where that one does, and need not be looked through again.
+        if start >= done and (value := _PARAMETER_VALUE.match(text, start)):
+            done = value.end()
+        if start < done:
+            found.append((start, done))
     return found
 
 

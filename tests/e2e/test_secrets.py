@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_a_head_that_is_none_is_not_repeated(site: Site) -> None:
     result = site.run("evidence", "--verify", "--head", SECRET, code=1)
     assert SECRET not in told(site, result)
     assert "what was given as its head" in result.out
+
+
+def test_a_secret_in_base64_is_hidden_however_it_is_wrapped(site: Site) -> None:
+    token = "".join(f"{index}-{SECRET}." for index in range(4))
+    lines = [f"printf 'user:%s' \"$DEPLOY_TOKEN\" | base64 -w {width}" for width in (20, 64, 76)]
+    site.configure(deploy="; ".join(lines), rollback=None)
+    result = site.run("deploy", *QUICK, DEPLOY_TOKEN=token)
+    encoded = base64.b64encode(f"user:{token}".encode()).decode()
+    shown = told(site, result)
+    assert "deploy | ***" in result.err
+    assert not [at for at in range(8, len(encoded) - 8) if encoded[at : at + 8] in shown]
+
+
+def test_a_credential_behind_its_scheme_is_hidden_where_it_stands_alone(site: Site) -> None:
+    headers = f"-H 'Authorization: token {SECRET}-1' -H 'X-Auth: Bearer token-{SECRET}-2'"
+    query = f"'http://host.invalid/?a=1;api_key={SECRET}-3'"
+    said = f"echo {SECRET}-1; echo token-{SECRET}-2; echo {SECRET}-3"
+    site.configure(deploy=f"true {headers} {query}; {said}", rollback=None)
+    result = site.run("deploy", *QUICK)
+    assert SECRET not in told(site, result)
+    assert result.err.count("deploy | ***\n") == 3
 
 
 @pytest.mark.parametrize("task", ["deploy", "rollback", "rollback_check", "incident", "publish"])
