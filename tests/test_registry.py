@@ -253,6 +253,23 @@ def test_a_registrys_words_are_quoted_whole_or_not_at_all(tmp_path: Path, before
     assert words in caught.value.message or "hunter" not in caught.value.message
 
 
+def test_a_registry_that_repeats_our_login_is_quoted_without_it(tmp_path: Path) -> None:
+    login, token = "hunter2-under-the-mat", "issued-a-moment-ago"
+
+    def reply(asked: Asked) -> Reply:
+        if asked.path.startswith("/token"):
+            return Reply(body=json.dumps({"token": token}).encode())
+        if asked.authorization is None:
+            challenge = f'Bearer realm="http://{server.host}/token"'
+            return Reply(status=401, headers={"WWW-Authenticate": challenge})
+        said = f"{login}, <{basic(login)}> and {token} are on no list"
+        return Reply(status=400, body=json.dumps({"errors": [{"message": said}]}).encode())
+
+    with serving(reply) as server, pytest.raises(RegistryError) as caught:
+        client(server.host, tmp_path, {"auth": basic(f"me:{login}")}).ping()
+    assert "the registry answered 400: ***, <***> and *** are on no list" in caught.value.message
+
+
 def test_a_bad_retry_after_is_no_crash(tmp_path: Path) -> None:
     reply = Reply(status=503, headers={"Retry-After": "soon"})
     with serving(lambda _: reply) as server, pytest.raises(Unreachable):

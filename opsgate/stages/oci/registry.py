@@ -27,7 +27,7 @@ import msgspec
 
 from opsgate.errors import ExitCode, OpsgateError
 from opsgate.hosts import is_loopback
-from opsgate.redact import Secret, whole
+from opsgate.redact import Redactor, Secret, whole
 from opsgate.settings.mistakes import shown
 from opsgate.stages.halt import go_on
 from opsgate.stages.oci.credentials import Credential, Credentials, login_command
@@ -282,9 +282,15 @@ class Registry:
             answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status == HTTPStatus.TOO_MANY_REQUESTS
         )
         raise RegistryError(
-            f"{subject}: the registry answered {answer.status}: {_words(answer)}",
+            f"{subject}: the registry answered {answer.status}: {whole(self._masked(_words(answer)))}",
             "Tried for as long as there was time. Try again later." if passing else "",
         )
+
+    def _masked(self, words: str) -> str:
+        """The words without our login, which the run's settings did not know and a registry may repeat."""
+        known = [secret.reveal() for login in self._logins if login for secret in login.secrets()]
+        known += [sent.reveal().partition(" ")[2] for sent in self._authorizations.values()]
+        return Redactor(known).scrub(words)
 
     def _unauthorized(self, subject: str, *, used: bool) -> Unauthorized:
         path = self._credentials.path
@@ -323,13 +329,13 @@ def _challenges(header: str) -> dict[str, dict[str, str]]:
 
 
 def _words(answer: Answer) -> str:
-    """Quote the registry's own explanation, short and printable; else the status line's."""
+    """The registry's own explanation, printable; else the status line's."""
     try:
         first = _parsed(answer.body)["errors"][0]
         words = str(first.get("message") or first.get("code") or "")
     except (LookupError, TypeError, AttributeError):
         words = ""
-    return whole("".join(char for char in words or answer.reason if char.isprintable()))
+    return "".join(char for char in words or answer.reason if char.isprintable())
 
 
 def _parsed(body: bytes) -> Any:
