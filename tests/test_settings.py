@@ -193,6 +193,40 @@ def test_pyproject_counts_where_there_is_no_file_of_our_own(tmp_path: Path) -> N
     assert load(tmp_path).policy.soak == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "own", "shared"),
+    [
+        (
+            "urls = 1\n",
+            "Write it under [environments.NAME].",
+            "Write it under [tool.opsgate.environments.NAME].",
+        ),
+        ("environments = 1\n", "Write [environments.NAME].", "Write [tool.opsgate.environments.NAME]."),
+        (
+            "[local]\nurls = 1\n",
+            "If it is an environment, write [environments.local].",
+            "If it is an environment, write [tool.opsgate.environments.local].",
+        ),
+        (
+            "[environments.a]\nevidence_dir = 'x'\n",
+            "Write it before the first [table].",
+            "Write it under [tool.opsgate].",
+        ),
+        ("[timeout]\nrollback = '4m'\n", "", ""),
+    ],
+)
+def test_a_hint_names_the_table_as_it_is_called_in_that_file(
+    tmp_path: Path, text: str, own: str, shared: str
+) -> None:
+    write(tmp_path, "[tool.opsgate]\n" + text.replace("[", "[tool.opsgate."), "pyproject.toml")
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path)
+    assert caught.value.hint == shared
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    assert caught.value.hint == own
+
+
 @pytest.mark.parametrize("text", ["[project]\nname = 'x'\n", "[project]\nname = 'opsgate'\n", "not toml ["])
 def test_a_pyproject_of_others_is_no_business_of_ours(tmp_path: Path, text: str) -> None:
     write(tmp_path, text, "pyproject.toml")

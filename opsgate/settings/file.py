@@ -16,7 +16,7 @@ import msgspec
 
 from opsgate.settings import rules
 from opsgate.settings.durations import parse_duration
-from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, shown, unknown
+from opsgate.settings.mistakes import Mistake, Problem, key_text, kind_of, nearest, shown, unknown
 from opsgate.settings.targets import parse_control, parse_target
 from opsgate.settings.urls import check_webhook
 
@@ -148,7 +148,7 @@ def read(path: Path, label: str, *, named: bool = False) -> ConfigFile | None:
         if not isinstance(inner, dict):
             return _broken(path, label, Problem(where=label, text="holds no [tool.opsgate] table"))
         table = inner
-    return _Reader(label).file(path, table, "tool.opsgate." if is_shared else "")
+    return _Reader(label, "tool.opsgate." if is_shared else "").file(path, table)
 
 
 def _broken(path: Path, label: str, problem: Problem) -> ConfigFile:
@@ -180,19 +180,23 @@ def _parsed(path: Path, only_with: bytes) -> dict[str, Any]:
 
 
 class _Reader:
-    """Walks the tables of one file along the shape, keeping each mistake with its place."""
+    """Walks the tables of one file along the shape, keeping each mistake with its place.
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    `prefix` is the path of opsgate's own table, with the last dot.
+    """
+
+    def __init__(self, label: str, prefix: str) -> None:
+        self.label, self.prefix = label, prefix
         self.problems: list[Problem] = []
 
-    def file(self, path: Path, table: Mapping[str, Any], prefix: str) -> ConfigFile:
-        """All sections of the file; `prefix` is the path of its table, with the last dot."""
+    def file(self, path: Path, table: Mapping[str, Any]) -> ConfigFile:
+        """All sections of the file."""
+        prefix = self.prefix
         rest = {key: value for key, value in table.items() if key != "environments"}
         top = self.section(rest, TOP, prefix)
         environments: dict[str, Section] = {}
         try:
-            given = _table(table.get("environments", {}), "[environments.NAME]")
+            given = _table(table.get("environments", {}), f"[{prefix}environments.NAME]")
         except Mistake as exc:
             self.problem(f"{prefix}environments", exc)
             given = {}
@@ -236,7 +240,7 @@ class _Reader:
             rule = shape.get(name)
             try:
                 if rule is None:
-                    self.problem(path + key_text(name), _misplaced(name, value, shape))
+                    self.problem(path + key_text(name), _misplaced(name, value, shape, self.prefix))
                 elif isinstance(rule, dict):
                     inner = _table(value, f"[{path}{name}]")
                     for key, item, inner_rule in self.leaves(inner, rule, f"{path}{name}."):
@@ -269,11 +273,16 @@ def _list(value: object) -> list[Any]:
     return value
 
 
-def _misplaced(name: str, value: object, shape: Mapping[str, Any]) -> Mistake:
+def _misplaced(name: str, value: object, shape: Mapping[str, Any], prefix: str) -> Mistake:
     if shape is TOP and name in ENVIRONMENT:
-        return Mistake("belongs to an environment", "Write it under [environments.NAME].")
+        return Mistake("belongs to an environment", f"Write it under [{prefix}environments.NAME].")
     if shape is ENVIRONMENT and name in TOP:
-        return Mistake("belongs to the top of the file", "Write it before the first [table].")
-    if shape is TOP and isinstance(value, dict) and any(key in ENVIRONMENT for key in value):
-        return Mistake("unknown table", f"If it is an environment, write [environments.{key_text(name)}].")
-    return Mistake(unknown("key", name, [*shape, "environments"] if shape is TOP else shape))
+        before = f"under [{prefix[:-1]}]" if prefix else "before the first [table]"
+        return Mistake("belongs to the top of the file", f"Write it {before}.")
+    valid = [*shape, "environments"] if shape is TOP else list(shape)
+    like_one = shape is TOP and isinstance(value, dict) and not ENVIRONMENT.keys().isdisjoint(value)
+    # A misspelt section holds an environment's keys as well.
+    if like_one and not nearest(name, valid):
+        named = f"[{prefix}environments.{key_text(name)}]"
+        return Mistake("unknown table", f"If it is an environment, write {named}.")
+    return Mistake(unknown("key", name, valid))
