@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import http.client
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opsgate.probe.exchange import ProbeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opsgate.probe.exchange import Exchange
 
 HEAD_LIMIT: Final = 64 * 1024
@@ -35,6 +38,16 @@ _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?\r?\n")
 
 def _malformed(detail: str) -> ProbeFailure:
     return ProbeFailure("protocol", detail)
+
+
+@contextmanager
+def _answered(code: int) -> Iterator[None]:
+    """What fails from here on is a response all the same, with this status."""
+    try:
+        yield
+    except ProbeFailure as failure:
+        failure.status_code = failure.status_code or code
+        raise
 
 
 def _quoted(line: bytes) -> str:
@@ -78,7 +91,8 @@ class StrictResponse(http.client.HTTPResponse):
         """Read the head, past the interim ones."""
         for _ in range(INTERIM_LIMIT + 1):
             version, code, self.reason = self._read_status()
-            fields = self._fields()
+            with _answered(code):
+                fields = self._fields()
             if not (100 <= code < 200) or code == _SWITCHING:  # noqa: PLR2004 - the class 1xx
                 break
         else:
@@ -87,7 +101,8 @@ class StrictResponse(http.client.HTTPResponse):
         self.version = 10 if version == "HTTP/1.0" else 11
         self.headers = self.msg = _message(fields, code)
         self.will_close = True
-        self._frame(fields)
+        with _answered(code):
+            self._frame(fields)
 
     def _read_status(self) -> tuple[str, int, str]:
         line = self._line()

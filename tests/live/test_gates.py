@@ -237,8 +237,12 @@ def test_the_runner_is_offline() -> None:
     assert gated.verdict == Failed("observer_offline")
 
 
-@pytest.mark.parametrize("answer", [healthy(), status(500)])
-def test_the_runner_is_online_and_the_runtime_silent(answer: Script) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [healthy(), status(500), b"HTTP/1.1 200 OK\r\nContent-Length: 5, 7\r\n\r\n", b"HTTP/1.1 200 OK\r\nX"],
+    ids=["healthy", "an error", "unusable framing", "half a head"],
+)
+def test_the_runner_is_online_and_the_runtime_silent(answer: Script | bytes) -> None:
     with BlackHole() as target, Server(answer) as control:
         gated = gate(
             at(f"http://127.0.0.1:{target.port}/"), control=(at(control.url, "control", required=False),)
