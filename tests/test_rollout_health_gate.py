@@ -109,6 +109,12 @@ def test_it_passes_in_the_round_in_which_all_are_healthy(gate: Gate) -> None:
     assert [each["all_ok"] for each in document["attempts"]] == [False, False, True]
     assert [each["attempt"] for each in document["attempts"]] == [1, 2, 3]
     assert [result["ok"] for result in document["attempts"][0]["results"]] == [False, True]
+    assert gate.err.splitlines() == [
+        "rollout gate: 2 URLs, verdict within 10 s",
+        f"rollout gate: round 1: 1 of 2 URLs healthy; {slow.url}: status 503",
+        "rollout gate: round 3: 2 of 2 URLs healthy",
+        "rollout gate: passed (all_probes_healthy)",
+    ]
 
 
 def test_a_dead_port_fails_within_the_deadline(gate: Gate, runtime: Runtime) -> None:
@@ -302,6 +308,9 @@ def test_it_reads_its_flags_only(gate: Gate, runtime: Runtime, monkeypatch: pyte
         ["--sleep-seconds", "-1"],
         ["--sleep-seconds", "nan"],
         ["--rollback-timeout-seconds", "inf"],
+        ["--timeout-seconds", "86401"],
+        ["--attempts", "10001"],
+        ["--attempts", "9" * 400],
         ["--no-such-flag"],
         ["--evidence-file", "state/below/gate.json"],
     ],

@@ -43,10 +43,10 @@ def probe(
     targets: Sequence[Target],
     policy: Policy,
     prober: Prober,
-    rounds: list[Round],
+    take: Callable[[Round], None],
     check: Callable[[], None],
 ) -> Verdict:
-    """Probe round by round until the judge has a verdict; each finished round is added to `rounds`.
+    """Probe round by round until the judge has a verdict; `take` gets each finished round.
 
     `check` is asked many times a second and may raise.
     """
@@ -66,9 +66,10 @@ def probe(
         finally:
             crew.close()
         # All of a round count as begun together: only then is one healthy round enough.
-        rounds.append([msgspec.structs.replace(attempt, at_ms=at_ms) for attempt in seen])
-        tallies = [tally.after(attempt, policy) for tally, attempt in zip(tallies, rounds[-1], strict=True)]
-        failed = [attempt for attempt in rounds[-1] if not attempt.ok]
+        attempts = [msgspec.structs.replace(attempt, at_ms=at_ms) for attempt in seen]
+        take(attempts)
+        tallies = [tally.after(attempt, policy) for tally, attempt in zip(tallies, attempts, strict=True)]
+        failed = [attempt for attempt in attempts if not attempt.ok]
         if not failed:
             return decide(tallies, policy)
         pace = pace.after(Reply(max(failed, key=lambda attempt: attempt.end_ms)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -32,12 +31,14 @@ from opsgate.console.safe import SafeStream
 from opsgate.errors import ConfigurationError, Interrupted
 from opsgate.evidence.files import overwrite
 from opsgate.evidence.record import timestamp
+from opsgate.evidence.views.words import count
 from opsgate.hooks import process
 from opsgate.hooks.apart import errors_apart
 from opsgate.hooks.stream import harmless
 from opsgate.leave import keep_exit_codes, leave_on_signals
 from opsgate.probe.kinds import Prober
 from opsgate.redact import Redactor, found_in, mask_url
+from opsgate.settings.durations import MOST
 from opsgate.settings.mistakes import Mistake
 from opsgate.settings.targets import url_target
 from opsgate.settings.urls import HTTP, check_url, normal, split_list
@@ -47,6 +48,7 @@ from opsgate.verdict.judge import Failed, Passed
 from opsgate.verdict.targets import Attempt, Expectation
 
 HEALTHY: Final = Expectation(status=((200, 399),))
+MOST_ATTEMPTS: Final = 10_000
 NOT_VALIDATED: Final = "NOT VALIDATED: no URL was given (--urls), nothing was probed"
 
 
@@ -163,11 +165,11 @@ class Gate:
         policy = rounds.policy(
             attempts=options.attempts, timeout=options.timeout_seconds, sleep=options.sleep_seconds
         )
-        self.tell(f"{len(self.targets)} URLs, verdict within {policy.deadline:g} s")
+        self.tell(f"{count(len(self.targets), 'URL')}, verdict within {policy.deadline:g} s")
         prober = Prober(environ=os.environ, redactor=self.redactor)
         try:
             prober.prepare(self.targets)
-            verdict = rounds.probe(self.targets, policy, prober, self.rounds, halt.check)
+            verdict = rounds.probe(self.targets, policy, prober, self.take, halt.check)
         finally:
             prober.close()
         passed = isinstance(verdict, Passed)
@@ -176,6 +178,16 @@ class Gate:
         self.note_rounds()
         failed = self.document["failed_urls"]
         self.tell(f"{self.document['status']} ({reason}){': ' if failed else ''}{', '.join(failed)}")
+
+    def take(self, attempts: rounds.Round) -> None:
+        """Keep a finished round, and tell what it found unless the one before found the same."""
+        before = self.rounds[-1] if self.rounds else []
+        self.rounds.append(attempts)
+        failed = [failing for failing in zip(self.shown, attempts, strict=True) if not failing[1].ok]
+        if [attempt.kind for attempt in attempts] != [attempt.kind for attempt in before]:
+            why = "".join(f"; {url}: {_detail(attempt)}" for url, attempt in failed)
+            healthy = f"{len(attempts) - len(failed)} of {count(len(attempts), 'URL')} healthy"
+            self.tell(f"round {len(self.rounds)}: {healthy}{why}")
 
     def roll_back(self, halt: Halt) -> None:
         """Run the rollback; the first signal does not cut it off."""
@@ -272,9 +284,13 @@ def _result(url: str, attempt: Attempt) -> dict[str, Any]:
         "url": url,
         "ok": attempt.ok,
         "status_code": attempt.status_code,
-        "detail": harmless(attempt.detail) or ("ok" if attempt.ok else str(attempt.kind)),
+        "detail": _detail(attempt),
         "elapsed_ms": round(attempt.elapsed_ms),
     }
+
+
+def _detail(attempt: Attempt) -> str:
+    return harmless(attempt.detail) or ("ok" if attempt.ok else str(attempt.kind))
 
 
 def _put(path: Path, content: str) -> None:
@@ -285,15 +301,15 @@ def _put(path: Path, content: str) -> None:
 
 def _count(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    if not 1 <= number <= MOST_ATTEMPTS:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MOST_ATTEMPTS}")
     return number
 
 
 def _seconds(text: str) -> float:
     number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    if not 0 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, at most {MOST:g}")
     return number
 
 
