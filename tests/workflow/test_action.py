@@ -16,12 +16,14 @@ from tests.workflow.rig import Checkout
 pytestmark = [pytest.mark.slow, pytest.mark.index, pytest.mark.xdist_group("workflow")]
 
 OPSGATE = "octo/opsgate@0123456789abcdef0123456789abcdef01234567"
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
 WORKFLOW = f"""
 on: workflow_dispatch
 jobs:
   rollout:
     runs-on: ubuntu-24.04
     steps:
+      - uses: {CHECKOUT}
       - id: good
         uses: {OPSGATE}
         with:
@@ -51,7 +53,7 @@ jobs:
       - id: skipped
         continue-on-error: true
         uses: {OPSGATE}
-        with: {{ env: none, fail-on-skipped: true, keep-evidence: false }}
+        with: {{ env: none, fail-on-skipped: true, keep-evidence: false, artifact: false }}
       - id: wrong
         continue-on-error: true
         uses: {OPSGATE}
@@ -65,6 +67,28 @@ jobs:
           echo "$GOOD"
           echo "bad: $BAD, skipped: $SKIPPED, wrong: $WRONG"
           ls
+"""
+RELEASE = f"""
+on: workflow_dispatch
+jobs:
+  rollout:
+    runs-on: ubuntu-24.04
+    env: {{ OPSGATE_CONFIG: deploy/opsgate.toml }}
+    steps:
+      - uses: {CHECKOUT}
+      - uses: {OPSGATE}
+        with: {{ task: publish }}
+      - run: |
+          another="$STANDIN_HOME/cache/rollout/production/another-$GITHUB_RUN_ID"
+          mkdir "$another"
+          echo "of another run" >"$another/ledger.jsonl"
+      - uses: {OPSGATE}
+        with: {{ task: gate, url: URL, soak: 0 }}
+"""
+RELEASED = """
+default_environment = "production"
+[environments.production.publish]
+command = 'echo revision=v1 >>"$OPSGATE_OUTPUT"'
 """
 CONFIGURATION = """
 [environments.good]
@@ -111,6 +135,33 @@ def test_inputs_outputs_evidence(checkout: Checkout, runtime: Runtime, tmp_path:
         "restore rollout/bad/",
         "save rollout/bad/601-1-gate",
         "upload evidence-bad",
+        "upload rollout-evidence-none",
     ]
     assert (checkout.home / "artifacts/evidence-good/gh-601-1-good/evidence.json").is_file()
     assert (checkout.home / "artifacts/evidence-bad/gh-601-1-bad/evidence.json").is_file()
+
+
+def test_the_steps_of_a_release_continue_one_history(
+    checkout: Checkout, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Whatever another run saves meanwhile, and wherever the configuration file is."""
+    checkout.workflow.write_text(RELEASE.replace("URL", runtime.url), encoding="utf-8")
+    checkout.actions[OPSGATE] = published(tmp_path / "action")
+    (checkout.repository / "deploy").mkdir()
+    (checkout.repository / "deploy/opsgate.toml").write_text(RELEASED, encoding="utf-8")
+    checkout.configure("")
+    listed: list[str] = []
+    for number in ("602", "603"):
+        run = checkout.run(number, offline=False)
+        assert (run.code, run.job) == (0, "succeeded"), run
+        assert [call for call in run.calls if not call.startswith("setup-python")] == [
+            "restore rollout/production/",
+            f"save rollout/production/{number}-1-publish",
+            "upload rollout-evidence-production",
+            f"save rollout/production/{number}-1-gate",
+            "upload rollout-evidence-production",
+        ]
+        assert run.record.status_reason == "all_probes_healthy"
+        listed += [f"gh-{number}-1-production"] * 2
+        lines = (run.uploaded / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["run_id"] for line in lines] == listed

@@ -22,6 +22,7 @@ INPUTS = {
     )
 }
 INSTALL, RUN = "Install opsgate", "Run opsgate"
+PLAN = "Find the environment and what this run has left"
 
 
 def step(name: str) -> str:
@@ -35,7 +36,9 @@ def script(name: str) -> str:
     return textwrap.dedent(found[1])
 
 
-def executed(name: str, environ: dict[str, str], **inputs: str) -> subprocess.CompletedProcess[str]:
+def executed(
+    name: str, environ: dict[str, str], *, cwd: Path | None = None, **inputs: str
+) -> subprocess.CompletedProcess[str]:
     """The step as the runner starts it, with nothing but its own variables."""
     given = {**INPUTS, **{key.replace("_", "-"): value for key, value in inputs.items()}}
     variables = dict(
@@ -46,6 +49,7 @@ def executed(name: str, environ: dict[str, str], **inputs: str) -> subprocess.Co
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script(name)],
         env={"PATH": os.environ["PATH"], **own, **environ},
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
@@ -64,15 +68,16 @@ def said(tmp_path: Path) -> Path:
 
 def words(said: Path, **inputs: str) -> list[str]:
     """What opsgate is called with, after the task and the directory of evidence."""
-    done = executed(RUN, {"PYTHON": str(said), "OPSGATE_FAIL_ON_SKIPPED": "from outside"}, **inputs)
+    environ = {"PYTHON": str(said), "GITHUB_WORKSPACE": "/w", "OPSGATE_FAIL_ON_SKIPPED": "from outside"}
+    done = executed(RUN, environ, **inputs)
     assert done.returncode == 0, done.stderr
     skipped, *call = done.stdout.splitlines()
     assert skipped == ("false" if inputs.get("fail_on_skipped") == "false" else "from outside")
     assert call[:3] == ["-I", "-m", "opsgate"]
-    return [word for word in call[4:] if word not in {"--evidence-dir", "artifacts/rollout"}]
+    return [word for word in call[4:] if word not in {"--evidence-dir", "/w/artifacts/rollout"}]
 
 
-@pytest.mark.parametrize("name", [INSTALL, RUN])
+@pytest.mark.parametrize("name", [INSTALL, PLAN, RUN])
 def test_the_steps_pass_shellcheck(name: str) -> None:
     for command in (
         ["bash", "-n"],
@@ -116,6 +121,12 @@ def test_nothing_given_is_nothing_asked(said: Path) -> None:
 )
 def test_an_input_is_a_flag(said: Path, name: str, value: str, expected: list[str]) -> None:
     assert words(said, **{name: value}) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [("kept here", "/w/kept here"), ("/var/kept", "/var/kept")])
+def test_evidence_is_kept_below_the_workspace(said: Path, given: str, expected: str) -> None:
+    """There the cache and the artifact are looked for, wherever the configuration file is."""
+    assert words(said, evidence_dir=given) == [expected]
 
 
 def test_publish_takes_no_policy(said: Path) -> None:
@@ -162,3 +173,67 @@ def test_the_code_is_that_of_the_commit_that_was_asked_for(tmp_path: Path) -> No
     assert output.read_text(encoding="utf-8") == f"python={home}/bin/python\n"
     (link,) = home.rglob("opsgate.pth")
     assert link.read_text(encoding="utf-8") == f"{ROOT}\n"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace whose configuration file names two environments, one of them as the default."""
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy/opsgate.toml").write_text(
+        'default_environment = "production"\n[environments.production]\n[environments.staging]\n'
+    )
+    return tmp_path
+
+
+def planned(workspace: Path, *, environ: dict[str, str] | None = None, **inputs: str) -> dict[str, str]:
+    """What the step finds in attempt 1 of run 7."""
+    python = workspace / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    output = workspace / "output"
+    output.write_text("")
+    runner = {
+        "PYTHON": str(python),
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_RUN_ID": "7",
+        "GITHUB_RUN_ATTEMPT": "1",
+        "GITHUB_WORKSPACE": str(workspace),
+        "GITHUB_OUTPUT": str(output),
+        "OPSGATE_CONFIG": "deploy/opsgate.toml",
+    }
+    done = executed(PLAN, {**runner, **(environ or {})}, cwd=workspace, **inputs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return dict(line.split("=") for line in output.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "expected"),
+    [("", "", "production"), ("", "staging", "staging"), ("production", "staging", "production")],
+)
+def test_the_environment_is_the_one_that_opsgate_means(
+    workspace: Path, given: str, variable: str, expected: str
+) -> None:
+    found = planned(workspace, environ={"OPSGATE_ENV": variable}, env=given)
+    assert found == {"environment": expected}
+
+
+def test_a_mistake_elsewhere_is_left_to_the_task(workspace: Path) -> None:
+    """A flag may stand in for what is wrong."""
+    assert planned(workspace, environ={"RUNTIME_HEALTH_URLS": "ftp://x"}) == {"environment": "production"}
+
+
+def test_without_an_environment_there_is_nothing_to_bring_back(workspace: Path) -> None:
+    assert planned(workspace, env="prodution") == {}
+
+
+@pytest.mark.parametrize("directory", ["artifacts/rollout", "kept here", "/kept"])
+def test_what_an_earlier_step_of_this_run_left_is_seen(workspace: Path, directory: str) -> None:
+    directory = f"{workspace}{directory}" if directory.startswith("/") else directory
+    kept = workspace / directory
+    for run, expected in (
+        ("gh-7-1-staging", {"environment": "production"}),
+        ("gh-6-1-production", {"environment": "production"}),
+        ("gh-7-1-production", {"environment": "production", "begun": "true"}),
+    ):
+        (kept / run).mkdir(parents=True)
+        assert planned(workspace, evidence_dir=directory) == expected
