@@ -144,6 +144,21 @@ def test_production_refuses_a_dirty_tree_before_the_hook(checkout: Checkout) -> 
     assert code == 0, told
 
 
+def test_a_warning_of_git_is_no_dirty_file(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.configure(image("registry.example/app:v1-41"), production=True)
+    checkout.commit()
+    ignore = tmp_path / "home" / "git" / "ignore"
+    ignore.parent.mkdir(parents=True)
+    ignore.symlink_to(ignore)
+    home = str(tmp_path / "home")
+    code, _, told = checkout.publish(XDG_CONFIG_HOME=home)
+    assert code == 0, told
+    # What the hook has left there.
+    code, _, told = checkout.publish(XDG_CONFIG_HOME=home)
+    assert code == 2
+    assert "the work tree is dirty: ?? built\n" in told
+
+
 def test_production_publishes_a_given_revision_where_there_is_no_checkout(checkout: Checkout) -> None:
     checkout.configure(image("registry.example/app:v1-41"), production=True)
     code, _, told = checkout.publish(OPSGATE_REVISION="v41")

@@ -19,6 +19,8 @@ _FLOATING: Final = re.compile(
     r"staging|stage|prod|production|release|live|default|v?\d+|v?\d+\.\d+",
     re.IGNORECASE,
 )
+_DIFFERS: Final = re.compile(r"(?!  )[ A-Z?!]{2} .")
+"""A file as `git status --porcelain` lists it, unlike what git says to it: its warnings begin with a word."""
 _NOT_FOUND: Final = 127
 _SHOWN: Final = 5
 
@@ -62,10 +64,10 @@ def check_work_tree(session: Session) -> None:
             f"git cannot say whether the work tree is clean: {' '.join(said)[:300] or finished.explanation}",
             "production = true publishes only what a commit holds",
         )
-    if said:
-        more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    if differ := [line.strip() for line in said if _DIFFERS.match(line)]:
+        more = f" and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
         raise NotReady(
-            f"the work tree is dirty: {', '.join(line.strip() for line in said[:_SHOWN])}{more}",
+            f"the work tree is dirty: {', '.join(differ[:_SHOWN])}{more}",
             "production = true publishes only what a commit holds: commit it, `git stash -u`, or ignore it",
         )
 
