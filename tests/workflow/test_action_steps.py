@@ -37,7 +37,7 @@ def script(name: str) -> str:
 
 
 def executed(
-    name: str, environ: dict[str, str], *, cwd: Path | None = None, **inputs: str
+    name: str, environ: dict[str, str], cwd: Path | None = None, /, **inputs: str
 ) -> subprocess.CompletedProcess[str]:
     """The step as the runner starts it, with nothing but its own variables."""
     given = {**INPUTS, **{key.replace("_", "-"): value for key, value in inputs.items()}}
@@ -201,7 +201,7 @@ def planned(workspace: Path, *, environ: dict[str, str] | None = None, **inputs:
         "GITHUB_OUTPUT": str(output),
         "OPSGATE_CONFIG": "deploy/opsgate.toml",
     }
-    done = executed(PLAN, {**runner, **(environ or {})}, cwd=workspace, **inputs)
+    done = executed(PLAN, {**runner, **(environ or {})}, workspace, **inputs)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return dict(line.split("=") for line in output.read_text(encoding="utf-8").splitlines())
 
