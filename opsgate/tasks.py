@@ -182,7 +182,7 @@ def rollback(
         stage.require(settings)
         route = stage.route(settings, to)
         if dry_run:
-            door.show(plan.render_rollback(settings, route, as_json=json))
+            door.show(plan.render_rollback(settings, route, verify=verify, as_json=json))
             return 0
         return door.run(
             "rollback",

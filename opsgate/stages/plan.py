@@ -38,13 +38,17 @@ def render(settings: Settings, *, skip: frozenset[str], as_json: bool) -> str:
     return _plan(settings, order, as_json=as_json, images=images)
 
 
-def render_rollback(settings: Settings, route: Route, *, as_json: bool) -> str:
+def render_rollback(settings: Settings, route: Route, *, verify: bool, as_json: bool) -> str:
     """The plan of a manual rollback."""
     hooks = settings.hooks
+    if hooks.redeploy and route.to is None:
+        why = "no earlier run is known to be good (no_last_good): choose a release by hand"
+        return _plan(settings, [_step("rollback", None, f"nothing is started: {why}")], as_json=as_json)
     leads = f"to {route.to.revision or route.to.run_id}" if route.to else "to where the command leads"
     commands = hooks.rollback or (_deploying(settings),)
     order = [_step("rollback", command, leads) for command in commands]
-    order.append(_step("recovery", None, _gate(settings)))
+    if verify:
+        order.append(_step("recovery", None, _gate(settings)))
     return _plan(settings, order, as_json=as_json)
 
 

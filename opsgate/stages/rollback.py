@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence import rollouts
+from opsgate.evidence import repair, rollouts
 from opsgate.evidence.record import Command, Gate, Rollback, Rollout, Withheld, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
@@ -87,6 +87,9 @@ def route(settings: Settings, to: str | None = None) -> Route:
     `ConfigurationError` when `to` names no revision that has passed.
     """
     store = Store(settings.evidence_dir, settings.redactor)
+    # A run that was killed at its very end may be the one that is good.
+    with suppress(EvidenceError):
+        repair.complete(store)
     leaving = last_good = None
     try:
         leaving = rollouts.last_rolled_out(store, settings.environment)

@@ -57,6 +57,22 @@ def test_to_a_revision_that_passed(shipped: Site, runtime: Runtime) -> None:
     assert "no run of prod with this revision has passed" in result.err
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_that_was_killed_at_its_very_end_is_a_way_back(shipped: Site, more: list[str]) -> None:
+    final = shipped.evidence / shipped.record()["run_id"] / "evidence.json"
+    ended = final.rename(final.with_name("evidence.json.final"))
+    unfinished = {
+        **shipped.record(),
+        "status": "failed",
+        "status_reason": "interrupted",
+        **dict.fromkeys(("finished_at", "duration_ms", "exit_code")),
+    }
+    for path in (final, shipped.evidence / "latest.json"):
+        path.write_text(json.dumps(unfinished, indent=2))
+    assert "to v2" in shipped.run("rollback", "--to", "v2", *more).out
+    assert not ended.exists()
+
+
 def test_without_looking_afterwards(shipped: Site, runtime: Runtime) -> None:
     result = shipped.run("rollback", "--no-verify", "--json")
     record = result.document
@@ -84,7 +100,19 @@ def test_a_dry_run_says_where_it_would_lead(shipped: Site, runtime: Runtime) -> 
     assert STATEFUL in result.out
     assert "v1" in result.out
     assert (runtime.revision, len(shipped.ledger())) == ("v2", lines)
-    assert shipped.run("rollback", "--dry-run", "--json").document["order"][0]["stage"] == "rollback"
+    order = shipped.run("rollback", "--dry-run", "--json").document["order"]
+    assert [step["stage"] for step in order] == ["rollback", "recovery"]
+    unproven = shipped.run("rollback", "--dry-run", "--no-verify", "--json").document["order"]
+    assert unproven == order[:1]
+
+
+def test_a_dry_run_says_that_nothing_would_be_started(site: Site) -> None:
+    site.configure(deploy="touch deployed", rollback="redeploy")
+    result = site.run("rollback", "--dry-run")
+    assert "1. rollback: nothing is started: no earlier run is known to be good (no_last_good)" in result.out
+    assert "touch deployed" not in result.out.partition("Order")[2]
+    [step] = site.run("rollback", "--dry-run", "--json").document["order"]
+    assert (step["stage"], step["command"]) == ("rollback", None)
 
 
 def test_one_that_fails_needs_a_person(shipped: Site) -> None:
