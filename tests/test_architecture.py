@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,15 @@ def test_imports_only_what_lies_below(module: str) -> None:
     allowed = ["opsgate", "__version__", room(module), *MAY_IMPORT[room(module)].split()]
     ours = {name.removeprefix("opsgate.") for name in imports(module) if within(name, "opsgate")}
     assert {name for name in ours if not any(within(name, each) for each in allowed)} == set()
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only comes along with another one may stay away one day."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=!~;\[ ]", each)[0] for each in project["dependencies"]}
+    used = {name.split(".")[0] for module in MODULES for name in imports(module)}
+    foreign = used - sys.stdlib_module_names - {"opsgate"}
+    assert {{"yaml": "pyyaml"}.get(name, name) for name in foreign} == declared
 
 
 @every_module
