@@ -44,6 +44,8 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
     images: tuple[NamedImage, ...] = ()
     unknown: tuple[str, ...] = ()
+    mistake: str = ""
+    """The first thing in it that cannot be used, and what to do about it; empty where all can."""
 
 
 class Earlier(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +104,7 @@ def environment(environ: Mapping[str, str], facts: Facts) -> dict[str, str]:
 def read_outputs(path: Path) -> Outputs:
     """Parse a hook's output file; a file that is not there is a hook that left nothing.
 
-    Raises `HookOutputError` for a revision or an image that cannot be what it claims to be.
+    A revision or an image that cannot be what it claims to be is a mistake; what stands beside it counts.
     """
     try:
         # A pipe in its place would be waited for.
@@ -113,26 +115,33 @@ def read_outputs(path: Path) -> Outputs:
     except OSError:
         return Outputs()
     if len(data) > _OUTPUT_LIMIT:
-        raise HookOutputError(
-            f"the hook left more than {_OUTPUT_LIMIT // 1024} KiB in OPSGATE_OUTPUT",
-            "leave only lines of revision= and image.NAME= there",
-        )
+        kib = _OUTPUT_LIMIT // 1024
+        hint = "leave only lines of revision= and image.NAME= there"
+        return Outputs(mistake=f"the hook left more than {kib} KiB in OPSGATE_OUTPUT; {hint}")
     text = data.decode("utf-8", "replace")
-    revision, images, unknown = None, {}, []
+    revision, images, unknown, mistakes = None, {}, [], []
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
         key, value = key.strip(), value.strip()
         if not key or key.startswith("#"):
             continue
-        if key == "revision" and equals:
-            # Empty when unknown, as hooks are told things themselves.
-            revision = _revision(value) if value else revision
-        elif key.startswith("image.") and equals:
-            image = _image(key.removeprefix("image."), value)
-            images[image.name] = image
-        else:
-            unknown.append(whole(key, 240))
-    return Outputs(revision=revision, images=tuple(images.values()), unknown=tuple(unknown))
+        try:
+            if key == "revision" and equals:
+                # Empty when unknown, as hooks are told things themselves.
+                revision = _revision(value) if value else revision
+            elif key.startswith("image.") and equals:
+                image = _image(key.removeprefix("image."), value)
+                images[image.name] = image
+            else:
+                unknown.append(whole(key, 240))
+        except HookOutputError as error:
+            mistakes.append(error.one_line)
+    return Outputs(
+        revision=revision,
+        images=tuple(images.values()),
+        unknown=tuple(unknown),
+        mistake=mistakes[0] if mistakes else "",
+    )
 
 
 def _revision(value: str) -> str:

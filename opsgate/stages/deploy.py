@@ -47,13 +47,17 @@ def run(session: Session) -> bool:
     with session.stage("deploy", record.stages.deploy) as stage, session.within(limit):
         done, outputs = session.run_hook("deploy", command(session), limit=limit)
         stage.commands = [done]
+        # A hook that failed or was cut off may have brought it out: a rollback must lead away from it.
+        take_revision(session, outputs)
         session.halt.check()
+        failure = ""
         try:
-            take_revision(session, outputs)
-            _take_images(session, stage, outputs)
-            failure = "" if done.succeeded else f"the deploy hook failed: {done.explanation}"
-            if failure and settings.hooks.deploy_compose:
+            if done.succeeded:
+                _take_images(session, stage, outputs)
+            elif settings.hooks.deploy_compose:
                 failure = compose.failure(done, "docker compose up").one_line
+            else:
+                failure = f"the deploy hook failed: {done.explanation}"
         except InvalidReference as error:
             failure = error.one_line
         stage.status = "failed" if failure else "passed"

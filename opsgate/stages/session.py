@@ -189,6 +189,7 @@ class Session:
 
         `deploying` takes the place of the run's own revision, images, pins and tag. A publish or deploy
         hook that left something unusable counts as failed, and so does one for which no time is left.
+        What else it left is told however it ended.
         """
         limit = self.left(limit)
         if limit <= 0:
@@ -210,12 +211,9 @@ class Session:
             if finished.log_error:
                 self.lose(EvidenceError(f"the log of {name} is incomplete: {finished.log_error}", HINT))
             done = _command(command, finished)
-            outputs = hooks.Outputs()
-            if done.succeeded and name in {"publish", "deploy"}:
-                try:
-                    outputs = hooks.read_outputs(output)
-                except hooks.HookOutputError as error:
-                    done.explanation = error.one_line
+            outputs = hooks.read_outputs(output) if name in {"publish", "deploy"} else hooks.Outputs()
+            if done.succeeded:
+                done.explanation = outputs.mistake
         for key in outputs.unknown:
             self.reporter.warn(f"{name} left an unknown key in OPSGATE_OUTPUT: {key}")
         return done, outputs

@@ -164,6 +164,32 @@ def test_a_revision_that_the_deploy_left_counts(site: Site, runtime: Runtime) ->
     )
 
 
+@pytest.mark.parametrize(
+    "end",
+    ["echo image.web=registry.invalid/web:t >> $OPSGATE_OUTPUT; exit 1", "exec sleep 60",
+     "echo image.web=not an image >> $OPSGATE_OUTPUT"],
+    ids=["fails", "takes-too-long", "leaves-something-unusable"],
+)  # fmt: skip
+def test_a_revision_that_a_failed_deploy_left_has_to_be_gone(site: Site, end: str) -> None:
+    site.configure(
+        urls=[site.url(revision="json:version")],
+        deploy=f'echo "up v7" > state; echo revision=v7 > "$OPSGATE_OUTPUT"; {end}',
+        rollback="true",
+        extra='[environments.prod.timeouts]\ndeploy = "2s"\n',
+    )
+    result = site.run("release", "--json", code=3, GITHUB_SHA="0" * 40)
+    record = result.document
+    assert (record["status_reason"], record["revision"], record["images"]) == ("deploy_failed", "v7", [])
+    rollback = record["stages"]["rollback"]
+    assert (rollback["succeeded"], rollback["recovered"]) == (True, False)
+    assert "digests" not in result.err, "a registry was asked on the way to the rollback"
+
+
+def test_a_revision_that_was_given_comes_before_that_of_a_failed_deploy(site: Site) -> None:
+    site.configure(deploy='echo revision=v7 > "$OPSGATE_OUTPUT"; exit 1')
+    assert site.run("deploy", "--json", "--revision", "v8", code=1).document["revision"] == "v8"
+
+
 def test_an_incident_hook_that_fails_changes_nothing(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(incident="exit 9")

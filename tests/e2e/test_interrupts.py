@@ -69,6 +69,18 @@ def test_a_signal_during_a_rollout(site: Site, signum: signal.Signals, stage: st
     assert site.run("evidence", "--verify").code == 0
 
 
+def test_a_signal_during_a_deploy_keeps_the_revision_that_it_left(site: Site) -> None:
+    left = 'echo "up v7" > state; echo revision=v7 > "$OPSGATE_OUTPUT"'
+    site.configure(urls=[site.url(revision="json:version")], deploy=f"{left}; {BUSY}", rollback="true")
+    with site.during("release", "--json", GITHUB_SHA="0" * 40) as process:
+        send(process, signal.SIGTERM)
+        record = site.ended(process, 143).document
+    assert (record["status_reason"], record["revision"]) == ("interrupted", "v7")
+    # What a person's rollback leads away from is what was left, and nothing has changed.
+    later = site.run("rollback", "--json", code=3).document
+    assert (later["status_reason"], later["revision"]) == ("not_recovered", "v7")
+
+
 def test_a_signal_during_the_gate(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(
