@@ -165,8 +165,11 @@ HOOK_VARIABLES: Final = {
     "OPSGATE_TAG": "The tag of the run's images.",
     "OPSGATE_EVIDENCE": "Path of the record so far.",
     "OPSGATE_OUTPUT": "Path of a file in which the hook may leave `revision=…` and `image.NAME=…`.",
-    "OPSGATE_STATUS": "For rollback and incident: `failed`.",
-    "OPSGATE_STATUS_REASON": "For rollback and incident: why.",
+    "OPSGATE_STATUS": (
+        "For rollback and incident: `failed`. A rollback that a person runs is told what its run came to "
+        "before; empty in a new run."
+    ),
+    "OPSGATE_STATUS_REASON": "For rollback and incident: why; empty where the status is.",
     "OPSGATE_FAILED_URLS": "For rollback and incident: the targets that failed, one a line.",
     "OPSGATE_LAST_GOOD_REVISION": "For rollback and incident: the last good revision.",
     "OPSGATE_LAST_GOOD_IMAGES": "For rollback and incident: its images, as `OPSGATE_IMAGES`.",

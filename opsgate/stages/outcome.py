@@ -10,7 +10,7 @@ from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
 from opsgate.stages import probing
 from opsgate.stages.docker import compose
-from opsgate.stages.session import earlier
+from opsgate.stages.facts import earlier
 
 
 def exit_code(record: Evidence, *, fail_on_skipped: bool) -> ExitCode:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,10 +17,11 @@ import msgspec
 from opsgate.errors import EvidenceError
 from opsgate.evidence import rollouts
 from opsgate.evidence.files import HINT
-from opsgate.evidence.record import Command, Evidence, Image, Rollout, Stage, Takeover, timestamp
+from opsgate.evidence.record import Command, Evidence, Rollout, Stage, Takeover, timestamp
 from opsgate.hooks import hook as hooks
 from opsgate.hooks import process
 from opsgate.stages.answers import answer
+from opsgate.stages.facts import earlier, standing
 
 if TYPE_CHECKING:
     from opsgate.evidence.store import Store
@@ -271,6 +272,7 @@ class Session:
     ) -> hooks.Facts:
         record = self.record
         told = name in {"rollback", "incident"}
+        status, reason = standing(record, name)
         own = deploying or Rollout(
             run_id=record.run_id,
             revision=record.revision,
@@ -289,8 +291,8 @@ class Session:
             images=now.images,
             pins=now.pins,
             tag=now.tag,
-            status=record.status if told else "",
-            status_reason=record.status_reason if told else "",
+            status=status,
+            status_reason=reason,
             failed_urls=record.failed_urls if told else (),
             last_good=earlier(last_good) if last_good else hooks.Earlier(),
         )
@@ -311,18 +313,3 @@ def _command(command: str, finished: process.Finished) -> Command:
         explanation=finished.explanation,
         survivors=list(finished.survivors),
     )
-
-
-def earlier(rollout: Rollout) -> hooks.Earlier:
-    """A rollout in the words that hooks use."""
-    return hooks.Earlier(
-        revision=rollout.revision or "",
-        images=image_lines(rollout.images),
-        pins=rollout.pins or "",
-        tag=rollout.tag or "",
-    )
-
-
-def image_lines(images: Sequence[Image]) -> tuple[str, ...]:
-    """`name=reference@digest` for each image."""
-    return tuple(f"{image.name}={image.reference}@{image.digest}" for image in images)

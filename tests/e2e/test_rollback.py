@@ -87,6 +87,22 @@ def test_without_looking_afterwards(shipped: Site, runtime: Runtime) -> None:
     assert "NOT VALIDATED" in result.out
 
 
+def test_it_is_told_what_its_run_has_come_to(site: Site, runtime: Runtime) -> None:
+    site.configure(deploy="exit 3", rollback='echo "$OPSGATE_STATUS/$OPSGATE_STATUS_REASON" > told')
+    told = site.path / "told"
+    site.run("rollback", "--no-verify")
+    assert told.read_text() == "/\n"
+    site.run("deploy", "--no-rollback", code=1, OPSGATE_RUN_ID="deployed")
+    site.run("rollback", "--no-verify", OPSGATE_RUN_ID="deployed")
+    assert told.read_text() == "failed/deploy_failed\n"
+    runtime.becomes("down")
+    site.run("gate", "--no-rollback", code=1, OPSGATE_RUN_ID="gated", **AWAY)
+    for _ in range(2):
+        site.run("rollback", "--no-verify", OPSGATE_RUN_ID="gated")
+        assert told.read_text() == "failed/probe_failures\n"
+        told.unlink()
+
+
 def test_without_a_target_recovery_cannot_be_known(site: Site) -> None:
     site.configure(urls=[], rollback="true")
     record = site.run("rollback", "--json").document
