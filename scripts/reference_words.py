@@ -304,7 +304,8 @@ FIELDS: Final = {
         "timed_out": "It was ended at its limit.",
         "output_tail": "The last 64 KiB of its output, masked and made harmless.",
         "explanation": "Why it counts as failed, in words.",
-        "survivors": "Processes that left its group and were still alive.",
+        "survivors": "Its processes that were still alive when it had ended.",
+        "output_held": "`true` where one of them still held its output: the next write there kills it.",
     },
     "Publish": {
         **_STAGE,

@@ -90,6 +90,7 @@ def test_success(hook: Hook) -> None:
     result = hook("echo out; echo err >&2; pwd")
     assert result.succeeded
     assert (result.exit_code, result.explanation, result.survivors) == (0, "", ())
+    assert not result.output_held
     assert hook.lines == ["out", "err", str(hook.directory)]
     assert result.output_tail == f"out\nerr\n{hook.directory}\n"
     assert hook.log.read_text() == result.output_tail
@@ -249,11 +250,14 @@ def test_a_hook_that_has_exited_is_finished(hook: Hook) -> None:
     assert result.duration_ms < 5000
     assert hook.lines == ["started"]
     assert lives(hook.pid("a.pid"))
+    assert result.output_held
 
 
 def test_a_child_that_floods_the_pipe_does_not_hold_the_hook(hook: Hook) -> None:
     result = hook("yes & echo $! > a.pid; echo started", limit=20)
     assert result.succeeded
+    assert result.output_held
+    assert gone(hook.pid("a.pid")), "nobody reads what it writes"
     assert result.duration_ms < 5000
 
 
@@ -327,6 +331,7 @@ def test_what_is_between_two_programs_is_reported_too(hook: Hook, monkeypatch: p
 def test_what_a_hook_leaves_behind_is_reported_and_let_live(hook: Hook, escape: str) -> None:
     result = hook(f"{escape}; while [ ! -s a.pid ]; do sleep 0.01; done")
     assert result.succeeded
+    assert not result.output_held
     assert result.survivors == (hook.pid("a.pid"),)
     assert lives(hook.pid("a.pid"))
 

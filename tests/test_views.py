@@ -265,6 +265,19 @@ def test_text_of_many_failures_keeps_the_next_steps() -> None:
     assert any("more, see the record" in line for line in lines)
 
 
+def test_what_a_hook_left_behind_is_told_with_what_becomes_of_it() -> None:
+    record = decode((records.DIRECTORY / "passed.json").read_bytes())
+    (command,) = record.stages.deploy.commands or []
+    command.survivors = [4711, 4712]
+    assert "deploy hook left processes behind: 4711, 4712\n" in FORMATS["text"](record)
+    command.output_held = True
+    advice = "; what still writes to its output is killed by that: start it with >FILE 2>&1 </dev/null\n"
+    assert f"left processes behind: 4711, 4712{advice}" in FORMATS["text"](record)
+    # Where processes cannot be looked at, there is no more to say of them.
+    command.survivors = []
+    assert f"left processes behind{advice}" in FORMATS["text"](record)
+
+
 @pytest.mark.parametrize("view", ["text", "md", "html"])
 def test_a_deploy_that_failed_says_why(view: str) -> None:
     record = decode((records.DIRECTORY / "failed-deploy-recovered.json").read_bytes())

@@ -73,7 +73,9 @@ class Command(msgspec.Struct, kw_only=True):
     explanation: str = ""
     """Why it counts as failed, in words; empty after success."""
     survivors: list[int] = []
-    """Process ids that left the command's process group and were still alive."""
+    """Ids of its processes that were still alive when it had ended."""
+    output_held: bool | UnsetType = UNSET
+    """True where one of them still held its output: the next write there kills it."""
 
     @property
     def succeeded(self) -> bool:

@@ -60,6 +60,8 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """The last 64 KiB of output, stdout and stderr as they came, masked and harmless."""
     survivors: tuple[int, ...] = ()
     """Processes of this command that still run: left behind, or escaped from the group."""
+    output_held: bool = False
+    """One of them held the output to the end: its next write there will kill it."""
     explanation: str = ""
     """Why it failed, in words; empty on success."""
     log_error: str = ""
@@ -123,6 +125,7 @@ def run(
         interrupted=runner.ending == "interrupted",
         output_tail=tail,
         survivors=runner.survivors(env.get("OPSGATE_RUN_ID", "")),
+        output_held=runner.output_held,
         explanation=refused or explain(code, runner.ending, limit),
         log_error=stream.log_error,
     )
@@ -184,6 +187,8 @@ class HookRunner(Local):
         super().__init__(Context(Config(lazy=True)))
         self.ending = ""
         """Why the hook was ended: empty, `timed out` or `interrupted`."""
+        self.output_held = False
+        """The hook is gone, and its output had not ended."""
         self._child: subprocess.Popen[bytes] | None = None
         self._stream = stream
         self._cwd = cwd
@@ -254,6 +259,7 @@ class HookRunner(Local):
             self._signal(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(LOST)
+        self.output_held = self._child is not None and self._output >= 0
         self._close()
 
     def returncode(self) -> int | None:

@@ -312,4 +312,5 @@ def _command(command: str, finished: process.Finished) -> Command:
         output_tail=finished.output_tail,
         explanation=finished.explanation,
         survivors=list(finished.survivors),
+        output_held=finished.output_held or msgspec.UNSET,
     )

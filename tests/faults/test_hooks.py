@@ -52,7 +52,9 @@ def test_a_child_in_a_session_of_its_own(site: Site) -> None:
     child = int((site.path / "child").read_text())
     try:
         FAULTS["setsid-child"].check(result, result.document)
-        assert child in result.document["stages"]["deploy"]["commands"][0]["survivors"]
+        (command,) = result.document["stages"]["deploy"]["commands"]
+        assert child in command["survivors"]
+        assert "output_held" not in command
         assert alive(child)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -64,6 +66,8 @@ def test_a_child_that_holds_the_output(site: Site) -> None:
     child = int((site.path / "child").read_text())
     os.kill(child, signal.SIGKILL)
     FAULTS["held-pipe"].check(result, result.document)
+    (command,) = result.document["stages"]["deploy"]["commands"]
+    assert (command["survivors"], command["output_held"]) == ([child], True)
     assert result.document["stages"]["deploy"]["duration_ms"] < 10_000
 
 

@@ -120,11 +120,7 @@ def why_lines(record: Evidence) -> list[str]:
     lines += [_hook(name, command) for name, command in hooks if name == "rollback" and not command.succeeded]
     if stages.rollback.recovery and stages.rollback.recovered is False:
         lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
-    lines += [
-        f"{name} hook left processes behind: {', '.join(map(str, command.survivors[:10]))}"
-        for name, command in hooks
-        if command.survivors
-    ]
+    lines += [_left_behind(name, one) for name, one in hooks if one.survivors or one.output_held]
     if stages.rollback.took_over:
         lines.append(_took_over(stages.rollback.took_over))
     return lines + [f"warning: {plain(text)}" for text in stages.preflight.warnings or []]
@@ -159,6 +155,14 @@ def container_words(one: Container) -> str:
     """How a container that did not stay up was found: `backend: exited, exit code 3, 1 restart`."""
     code = "" if one.exit_code is None else f", exit code {one.exit_code}"
     return plain(f"{one.service}: {one.state}{code}, {count(one.restarts, 'restart')}")
+
+
+def _left_behind(name: str, command: Command) -> str:
+    pids = ", ".join(map(str, command.survivors[:10]))
+    words = f"{name} hook left processes behind{pids and ': '}{pids}"
+    if command.output_held:
+        words += "; what still writes to its output is killed by that: start it with >FILE 2>&1 </dev/null"
+    return words
 
 
 def _took_over(one: Takeover) -> str:
