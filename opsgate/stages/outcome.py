@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 
 from opsgate.errors import ExitCode
 from opsgate.evidence.record import Evidence, Rollout
 from opsgate.settings import Settings
 from opsgate.stages import probing
 from opsgate.stages.docker import compose
-from opsgate.stages.facts import earlier
+
+_OF_THE_RUN: Final = frozenset(
+    f"OPSGATE_{name}" for name in ("RUN_ID", "EVIDENCE", "OUTPUT", "STATUS", "STATUS_REASON", "FAILED_URLS")
+)
+"""What a hook is told of the run that starts it: by hand there is none."""
 
 
 def exit_code(record: Evidence, *, fail_on_skipped: bool) -> ExitCode:
@@ -36,27 +42,30 @@ def next_steps(
     *,
     planned: Sequence[str],
     last_good: Rollout | None,
+    told: Mapping[str, str],
     cut_short_by: str = "",
 ) -> list[str]:
     """What a person should do now, most urgent first; empty when nothing is left to do.
 
-    `planned` names the stages of the task, preflight and rollback apart; `cut_short_by` says, in words,
-    what kept the run from its end.
+    `planned` names the stages of the task, preflight and rollback apart; `told` are the variables of a
+    rollback hook; `cut_short_by` says, in words, what kept the run from its end.
     """
     if record.status == "skipped":
-        return [_not_validated(record)]
+        return [_not_validated(record, settings)]
     if record.status != "failed":
         return []
     rollback, steps = record.stages.rollback, []
     if record.deployed and not rollback.attempted and cut_short_by:
         was = "was deployed" if record.stages.deploy.completed else "was being deployed"
-        steps.append(f"{_release(record)} {was} and is not proven. Look at it: {_opsgate('gate', record)}")
+        steps.append(
+            f"{_release(record)} {was} and is not proven. Look at it: {command_line('gate', settings)}"
+        )
     if cut_short_by and (undone := _not_done(record, settings, planned)):
         steps.append(f"Not done because of {cut_short_by}: {undone}.")
     if record.status_reason == "observer_offline":
         steps.append(
             "Neither the targets nor the control URLs answer this machine: check its own network, then "
-            f"look again: {_opsgate('gate', record)}"
+            f"look again: {command_line('gate', settings)}"
         )
     if not settings.hooks.rolls_back:
         if record.deployed or record.trigger == "gate":
@@ -65,28 +74,30 @@ def next_steps(
     if rollback.attempted and rollback.succeeded and rollback.recovered:
         return steps
     if record.deployed or record.trigger in {"gate", "rollback"}:
-        steps += _way_back(record, settings, last_good)
+        steps += _way_back(record, settings, last_good, told)
     return steps
 
 
-def _not_validated(record: Evidence) -> str:
+def _not_validated(record: Evidence, settings: Settings) -> str:
     """What was not looked at, and how to look."""
-    gate = _opsgate("gate", record)
+    gate = command_line("gate", settings)
     if record.status_reason == "not_gated":
-        following = gate if record.deployed else _opsgate("deploy", record)
+        following = gate if record.deployed else command_line("deploy", settings)
         return f"NOT VALIDATED yet. Go on: OPSGATE_RUN_ID={record.run_id} {following}"
     if record.status_reason == "recovery_unverified":
         return f"NOT VALIDATED: nobody has looked at the runtime after the rollback. Look at it: {gate}"
     return f"NOT VALIDATED: no required URL is configured. Set RUNTIME_HEALTH_URLS or urls, then: {gate}"
 
 
-def _way_back(record: Evidence, settings: Settings, last_good: Rollout | None) -> list[str]:
+def _way_back(
+    record: Evidence, settings: Settings, last_good: Rollout | None, told: Mapping[str, str]
+) -> list[str]:
     """The last good release and the exact commands that lead to it, opsgate's own first."""
     rollback, steps = record.stages.rollback, []
     if rollback.succeeded and rollback.recovered is None:
-        steps.append(f"Nobody has looked whether it recovered. Look at it: {_opsgate('gate', record)}")
+        steps.append(f"Nobody has looked whether it recovered. Look at it: {command_line('gate', settings)}")
     elif rollback.status == "interrupted" or not (rollback.attempted or rollback.withheld == "no_last_good"):
-        steps.append(f"Go back now: {_opsgate('rollback', record)} --reason 'WHY'")
+        steps.append(f"Go back now: {command_line('rollback', settings)} --reason 'WHY'")
     if last_good is None:
         steps.append("No earlier run is known to be good: choose a release by hand.")
     else:
@@ -97,9 +108,9 @@ def _way_back(record: Evidence, settings: Settings, last_good: Rollout | None) -
         steps += [f"Last good image {image.name}: {image.pinned}" for image in last_good.images]
     hooks = settings.hooks
     commands = (_deploying(record, settings),) if hooks.redeploy and last_good else hooks.rollback
-    told = _told(record, last_good, redeploy=hooks.redeploy)
+    prefix = " ".join(_assigned(name, value) for name, value in told.items() if name not in _OF_THE_RUN)
     steps += [
-        f"By hand: cd {shlex.quote(str(settings.directory))} && {told}sh -c {shlex.quote(command)}"
+        f"By hand: cd {shlex.quote(str(settings.directory))} && {prefix} sh -c {shlex.quote(command)}"
         for command in commands
     ]
     return steps
@@ -113,21 +124,13 @@ def _deploying(record: Evidence, settings: Settings) -> str:
     return ran[0].command if ran else compose.up(settings, None)
 
 
-def _told(record: Evidence, last_good: Rollout | None, *, redeploy: bool) -> str:
-    """The variables that the commands need, as a shell prefix."""
-    if last_good is None:
-        return ""
-    known = earlier(last_good)
-    prefix = "OPSGATE" if redeploy else "OPSGATE_LAST_GOOD"
-    names = {f"{prefix}_REVISION": known.revision, f"{prefix}_PINS": known.pins}
-    if redeploy:
-        names |= {"OPSGATE_ENV": record.environment, "OPSGATE_STAGE": "rollback", "OPSGATE_TAG": known.tag}
-    words = [f"{name}={shlex.quote(value)}" for name, value in names.items() if value]
-    if known.images:
-        # One a line for the hook, on one line for the person who pastes it.
-        lines = " ".join(shlex.quote(line) for line in known.images)
-        words.append(f"{prefix}_IMAGES=\"$(printf '%s\\n' {lines})\"")
-    return "".join(f"{word} " for word in words)
+def _assigned(name: str, value: str) -> str:
+    """A variable for a shell. Empty ones too: a script may refuse what is unset."""
+    if "\n" not in value:
+        return f"{name}={shlex.quote(value) if value else ''}"
+    # One a line for the hook, on one line for the person who pastes it.
+    lines = " ".join(map(shlex.quote, value.split("\n")))
+    return f"{name}=\"$(printf '%s\\n' {lines})\""
 
 
 def _not_done(record: Evidence, settings: Settings, planned: Sequence[str]) -> str:
@@ -151,5 +154,18 @@ def _release(record: Evidence) -> str:
     return f"Release {record.revision}" if record.revision else "The new release"
 
 
-def _opsgate(task: str, record: Evidence) -> str:
-    return f"opsgate {task} --env {shlex.quote(record.environment)}"
+def command_line(task: str, settings: Settings) -> str:
+    """A command for another shell: with what this one was given by flags, or by a variable for evidence."""
+    words = ["opsgate", task, "--env", settings.environment]
+    if settings.origins.get("evidence_dir") in {"flag --evidence-dir", "OPSGATE_EVIDENCE_DIR"}:
+        place = settings.evidence_dir
+        with suppress(ValueError):
+            # As it can be given in another checkout as well.
+            place = place.relative_to(settings.directory)
+        words += ["--evidence-dir", str(place)]
+    if task in {"gate", "deploy"} and settings.origins.get("urls") == "flag --url":
+        urls = [target.url for target in settings.targets if target.url]
+        # With some of them only, a gate would pass on less than this one looked at.
+        if settings.redactor.scrub_value(urls) == urls:
+            words += [word for url in dict.fromkeys(urls) for word in ("--url", url)]
+    return shlex.join(words)

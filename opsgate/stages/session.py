@@ -198,7 +198,7 @@ class Session:
         with self._output_file() as output:
             finished = process.run(
                 command,
-                env=hooks.environment(self.environ, self._facts(name, output, last_good, deploying)),
+                env=hooks.environment(self.environ, self.facts(name, output, last_good, deploying)),
                 cwd=self.settings.directory,
                 limit=limit,
                 label=name,
@@ -252,7 +252,7 @@ class Session:
         limit = self.left(limit)
         if limit <= 0:
             return _NO_TIME
-        facts = self._facts("publish", Path(os.devnull), None, None)
+        facts = self.facts("publish", Path(os.devnull), None, None)
         return process.run(
             command,
             env=hooks.environment(self.environ, facts),
@@ -267,9 +267,10 @@ class Session:
             grace=QUESTION_GRACE,
         )
 
-    def _facts(
+    def facts(
         self, name: hooks.HookName, output: Path, last_good: Rollout | None, deploying: Rollout | None
     ) -> hooks.Facts:
+        """What this hook is told now; see `run_hook`."""
         record = self.record
         told = name in {"rollback", "incident"}
         status, reason = standing(record, name)

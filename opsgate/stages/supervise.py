@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opsgate.errors import (
@@ -101,8 +103,15 @@ def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
             last_good = rollouts.last_good(
                 session.store, record.environment, revision=record.revision, images=record.images
             )
+    coming_back = last_good if session.settings.hooks.redeploy else None
+    facts = session.facts("rollback", Path(os.devnull), last_good, coming_back)
     return outcome.next_steps(
-        record, session.settings, planned=task.stages, last_good=last_good, cut_short_by=cut_short_by
+        record,
+        session.settings,
+        planned=task.stages,
+        last_good=last_good,
+        told=facts.variables(),
+        cut_short_by=cut_short_by,
     )
 
 
