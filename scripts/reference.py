@@ -18,6 +18,7 @@ from msgspec import UnsetType
 
 import opsgate.tasks
 from opsgate.evidence import record
+from opsgate.evidence.schema import json_schema
 from opsgate.evidence.views import FORMATS
 from opsgate.hooks.hook import Facts
 from opsgate.settings import Notify, Timeouts, file, format_duration, resolve, targets, variables
@@ -223,7 +224,7 @@ def hook_variables() -> str:
 def schema() -> str:
     """Every object of the record, with its fields."""
     sections = []
-    for name, shape in record.json_schema()["$defs"].items():
+    for name, shape in json_schema()["$defs"].items():
         hints = get_type_hints(getattr(record, name))
         rows = (
             (
@@ -257,7 +258,7 @@ def _kind_of(shape: Mapping[str, Any]) -> str:
 
 def reasons() -> str:
     """Each `status_reason`."""
-    named = record.json_schema()["$defs"]["Evidence"]["properties"]["status_reason"]["enum"]
+    named = json_schema()["$defs"]["Evidence"]["properties"]["status_reason"]["enum"]
     order = list(words.REASONS)
     rows = ((code(name), *words.REASONS[name]) for name in sorted(named, key=order.index))
     return table(("status_reason", "status", "meaning"), rows)
@@ -265,7 +266,7 @@ def reasons() -> str:
 
 def kinds() -> str:
     """Each `kind` of a failed attempt."""
-    named = record.json_schema()["$defs"]["Attempt"]["properties"]["kind"]["anyOf"][0]["enum"]
+    named = json_schema()["$defs"]["Attempt"]["properties"]["kind"]["anyOf"][0]["enum"]
     order = list(words.KINDS)
     rows = ((code(name), words.KINDS[name]) for name in sorted(named, key=order.index))
     return table(("kind", "meaning"), rows)
@@ -273,7 +274,7 @@ def kinds() -> str:
 
 def withheld() -> str:
     """Each reason why a rollback did not run."""
-    named = record.json_schema()["$defs"]["Rollback"]["properties"]["withheld"]["anyOf"][0]["enum"]
+    named = json_schema()["$defs"]["Rollback"]["properties"]["withheld"]["anyOf"][0]["enum"]
     return table(("withheld", "meaning"), ((code(name), words.WITHHELD[name]) for name in named))
 
 

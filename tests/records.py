@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -295,9 +296,9 @@ def rolled_back(
     return rollback
 
 
-def withheld(reason: Withheld | None) -> Rollback:
+def withheld(reason: Withheld | None, trigger: Literal["manual"] | None = None) -> Rollback:
     return Rollback(
-        attempted=False, withheld=reason, trigger=None, reason=None, succeeded=None,
+        attempted=False, withheld=reason, trigger=trigger, reason=None, succeeded=None,
         recovered=None, exit_code=None, commands=[],
     )  # fmt: skip
 
@@ -523,7 +524,9 @@ def corpus() -> dict[str, Evidence]:
         "rollback-unverified": by_hand(
             rolled_back(START, trigger="manual"), "skipped", "recovery_unverified", 0
         ),
-        "rollback-no-last-good": by_hand(withheld("no_last_good"), "failed", "rollback_failed", 3),
+        "rollback-no-last-good": by_hand(
+            withheld("no_last_good", "manual"), "failed", "rollback_failed", 3
+        ),
         "failed-not-ready": record(
             Stages(preflight=Preflight(
                 status="failed", started_at=time(START), duration_ms=400, targets=[],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from opsgate.evidence.record import (
+    Command,
     Deploy,
     Evidence,
     Gate,
@@ -107,11 +108,26 @@ def record(run_id: str, *, start: float = 0.0, trigger: Trigger = "release", **f
     return Evidence(run_id=run_id, trigger=trigger, started_at=at(start), **fields)
 
 
+def ran(command: str, exit_code: int = 0) -> Command:
+    """A hook's command that was run."""
+    explanation = f"exit {exit_code}" if exit_code else ""
+    return Command(
+        command=command,
+        exit_code=exit_code,
+        duration_ms=5,
+        timed_out=False,
+        output_tail="",
+        explanation=explanation,
+    )
+
+
 def deployed(evidence: Evidence, gate: Gate | None = None) -> Evidence:
     """The record once its deploy hook has run, and its gate, if given, has decided."""
     began = evidence.started_at
     evidence.stages.publish = Publish(status="passed", started_at=began, duration_ms=5, tag="t1")
-    evidence.stages.deploy = Deploy(status="passed", started_at=began, duration_ms=10)
+    evidence.stages.deploy = Deploy(
+        status="passed", started_at=began, duration_ms=10, commands=[ran("deploy")]
+    )
     evidence.status, evidence.status_reason = "skipped", "not_gated"
     return gated(evidence, gate) if gate is not None else evidence
 
@@ -140,7 +156,7 @@ def rolled_back(evidence: Evidence, *, recovered: bool = True, trigger: str = "a
         succeeded=True,
         recovered=recovered,
         exit_code=0,
-        commands=[],
+        commands=[ran("rollback")],
         recovery=probed("+++++" if recovered else "-" * 50, start=22),
     )
     if trigger == "manual":
@@ -151,7 +167,8 @@ def rolled_back(evidence: Evidence, *, recovered: bool = True, trigger: str = "a
 
 def ended(evidence: Evidence, end: float = 30.0) -> Evidence:
     """The record with an end."""
-    evidence.finished_at, evidence.duration_ms, evidence.exit_code = at(end), int(end * 1000), 0
+    evidence.finished_at, evidence.duration_ms = at(end), int(end * 1000)
+    evidence.exit_code = int(evidence.status == "failed")
     return evidence
 
 

@@ -15,7 +15,8 @@ import pytest
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import files, repair, rollouts
 from opsgate.evidence.lock import EnvironmentLock, Holder
-from opsgate.evidence.record import decode, json_schema
+from opsgate.evidence.record import decode
+from opsgate.evidence.schema import json_schema
 from opsgate.evidence.store import Store
 from opsgate.evidence.verify import verify
 from opsgate.redact import Redactor

@@ -28,8 +28,8 @@ from opsgate.evidence.record import (
     TargetResult,
     Withheld,
     decode,
-    json_schema,
 )
+from opsgate.evidence.schema import json_schema
 from opsgate.evidence.verdicts import disagreements
 from opsgate.evidence.views import FORMATS, facts, words
 from opsgate.evidence.views.headline import headline

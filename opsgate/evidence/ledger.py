@@ -20,6 +20,7 @@ import msgspec
 from opsgate.errors import EvidenceError
 from opsgate.evidence.files import DAMAGED, explained, sync_directory, write_all
 from opsgate.evidence.record import Status, StatusReason, Trigger
+from opsgate.verdict.targets import Whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 class Line(Draft, frozen=True, kw_only=True):
     """A line of the ledger."""
 
-    seq: int
+    seq: Whole
     prev: str
     hash: str
 

@@ -7,18 +7,17 @@ not run holds nothing but `status: skipped`, so every other field of a stage may
 
 from __future__ import annotations
 
-import operator
 import secrets
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from opsgate import __version__
+from opsgate.evidence.masking import changed
 from opsgate.redact import Redactor, mask_url
-from opsgate.verdict.targets import Attempt, Policy, Target
+from opsgate.verdict.targets import Attempt, Ms, Policy, Target, Whole, WholeMs
 
 SCHEMA: Final = "opsgate/evidence/v1"
 
@@ -66,13 +65,13 @@ class Command(msgspec.Struct, kw_only=True):
     """A hook's command that was run, masked."""
 
     command: str
-    exit_code: int | None
-    duration_ms: int
+    exit_code: Whole | None
+    duration_ms: WholeMs
     timed_out: bool
     output_tail: str
     explanation: str = ""
     """Why it counts as failed, in words; empty after success."""
-    survivors: list[int] = []
+    survivors: list[Whole] = []
     """Ids of its processes that were still alive when it had ended."""
     output_held: bool | UnsetType = UNSET
     """True where one of them still held its output: the next write there kills it."""
@@ -95,8 +94,8 @@ class TargetResult(msgspec.Struct, kw_only=True):
     url: str | None
     required: bool
     healthy: bool
-    first_healthy_ms: float | None
-    flaps: int
+    first_healthy_ms: Ms | None
+    flaps: Whole
     attempts: list[Attempt]
 
     @classmethod
@@ -122,7 +121,10 @@ class Stage(msgspec.Struct, kw_only=True):
 
     status: StageStatus = "skipped"
     started_at: Time | UnsetType = UNSET
-    duration_ms: int | UnsetType = UNSET
+    duration_ms: WholeMs | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        _check_times(self.started_at)
 
     @property
     def completed(self) -> bool:
@@ -148,8 +150,8 @@ class Container(msgspec.Struct, kw_only=True):
 
     service: str
     state: str
-    exit_code: int | None
-    restarts: int
+    exit_code: Whole | None
+    restarts: Whole
     log_tail: str
 
 
@@ -207,7 +209,7 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     """The run that `rollback --force` took the environment from."""
 
     run_id: str
-    pid: int
+    pid: Whole
     host: str
     reached: bool
     """It acknowledged in time; when false its hook may still be running."""
@@ -222,7 +224,7 @@ class Rollback(Stage, kw_only=True):
     reason: str | UnsetType | None = UNSET
     succeeded: bool | UnsetType | None = UNSET
     recovered: bool | UnsetType | None = UNSET
-    exit_code: int | UnsetType | None = UNSET
+    exit_code: Whole | UnsetType | None = UNSET
     commands: list[Command] | UnsetType = UNSET
     recovery: Gate | UnsetType = UNSET
     last_good: Rollout | UnsetType | None = UNSET
@@ -251,32 +253,26 @@ class Evidence(msgspec.Struct, kw_only=True):
     trigger: Trigger
     started_at: Time
     finished_at: Time | None = None
-    duration_ms: int | None = None
+    duration_ms: WholeMs | None = None
     status: Status = "failed"
     status_reason: StatusReason = "interrupted"
-    exit_code: int | None = None
+    exit_code: Whole | None = None
     revision: str | None = None
     images: list[Image] = []
     failed_urls: list[str] = []
-    attempt_count: int = 0
+    attempt_count: Whole = 0
     ci: Ci = msgspec.field(default_factory=Ci)
     stages: Stages = msgspec.field(default_factory=Stages)
     next_steps: list[str] = []
     previous: Hash | None = None
 
+    def __post_init__(self) -> None:
+        _check_times(self.started_at, self.finished_at)
+
     @property
     def deployed(self) -> bool:
         """The deploy hook of this run was started."""
         return self.stages.deploy.started_at is not UNSET
-
-
-# What a machine reads stays as it is, even where a short secret happens to have the same value.
-_STRUCTURAL: Final = frozenset(
-    {
-        "schema", "opsgate_version", "run_id", "environment", "trigger", "started_at", "finished_at",
-        "status", "status_reason", "kind", "withheld", "previous", "digest", "tls_not_after", "remote_ip",
-    }
-)  # fmt: skip
 
 
 def new_run_id(epoch: float) -> RunId:
@@ -306,7 +302,7 @@ def masked(record: Evidence, redactor: Redactor) -> Evidence:
             shown = known[text] = text if shown == text else shown
         return shown
 
-    return cast("Evidence", _masked(record, mask))
+    return changed(record, mask)
 
 
 def pretty(document: object) -> bytes:
@@ -316,33 +312,13 @@ def pretty(document: object) -> bytes:
 
 def decode(data: bytes) -> Evidence:
     """The record in `data`; raises one of `files.DAMAGED`."""
+    # A field that this version does not know is passed over, whatever bytes it holds.
+    data.decode()
     return msgspec.json.decode(data, type=Evidence)
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a record."""
-    schema = msgspec.json.schema(Evidence)
-    top = schema["$defs"]["Evidence"]
-    top["required"] = list(top["properties"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
-
-
-def _masked(value: Any, mask: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, msgspec.Struct):
-        fields = {name: getattr(value, name) for name in _texts(type(value))}
-        shown = {name: _masked(item, mask) for name, item in fields.items()}
-        changed = {name: item for name, item in shown.items() if item is not fields[name]}
-        return msgspec.structs.replace(value, **changed) if changed else value
-    if isinstance(value, list | tuple):
-        items = [_masked(item, mask) for item in value]
-        return value if all(map(operator.is_, items, value)) else type(value)(items)
-    return value
-
-
-def _texts(kind: type[msgspec.Struct]) -> Iterable[str]:
-    """The fields that may hold a secret. Of attempts there may be tens of thousands."""
-    if kind is Attempt:
-        return ("detail", "revision")
-    return (name for name in kind.__struct_fields__ if name not in _STRUCTURAL)
+def _check_times(*times: Time | UnsetType | None) -> None:
+    """Raise `ValueError` for a time that does not exist, or that no clock can have shown."""
+    for time in times:
+        if time and not 1900 <= datetime.fromisoformat(time).year < 3000:  # noqa: PLR2004 - a calendar's
+            raise ValueError(f"{time} is not a time of a run")

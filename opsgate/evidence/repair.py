@@ -29,15 +29,21 @@ def complete(store: Store) -> None:
         return
     with explained("completing what a killed run left", store.directory), store.ledger.locked():
         # Whoever was finishing a run when we looked holds the lock no more: look again.
-        for run_id, counts in _waiting(store).items():
+        waiting = _waiting(store)
+        for run_id, counts in waiting.items():
             directory = store.run_directory(run_id)
             if counts:
                 (directory / FINAL).replace(directory / RECORD)
                 sync_directory(directory)
             else:
                 (directory / FINAL).unlink()
-        for name, content in _stale(store).items():
+        for name, content in _stale(store, was_cut_short=any(waiting.values())).items():
             replace_durably(store.directory / name, content)
+
+
+def is_cut_short(store: Store, newest: bytes) -> bool:
+    """Whether a run ended with this record, and was killed before `latest.json` became its copy."""
+    return _content(store.directory / ".latest.json.tmp") == newest
 
 
 def _waiting(store: Store) -> dict[str, bool]:
@@ -54,28 +60,37 @@ def _waiting(store: Store) -> dict[str, bool]:
     return found
 
 
-def _stale(store: Store) -> dict[str, bytes]:
+def _stale(store: Store, *, was_cut_short: bool = False) -> dict[str, bytes]:
     """What `latest.*` should hold, where a crash explains that they do not.
 
-    A finished `latest.json` that differs from its record was edited: that is for `--verify` to say.
+    A finished `latest.json` that differs from its record, or names an older one, was edited: that is for
+    `--verify` to say.
     """
     if (data := _newest_record(store)) is None:
         return {}
     wanted = latest_files(data, decode(data))
     shown = {name: _content(store.directory / name) for name in wanted}
-    if shown["latest.json"] is not None and not is_unfinished(shown["latest.json"]):
+    is_whole = shown["latest.json"] is not None and not is_unfinished(shown["latest.json"])
+    if is_whole and not was_cut_short and not is_cut_short(store, data):
         del wanted["latest.json"]
     return {name: content for name, content in wanted.items() if shown[name] != content}
 
 
 def _newest_record(store: Store) -> bytes | None:
-    last = next((line.run_id for line in store.newest_runs() if line.task != "prune"), None)
-    for run_id in (store.latest_run_id(), last):
-        with suppress(OSError, ConfigurationError, EvidenceError):
-            if run_id is not None:
-                data = store.read_bytes(run_id)
-                decoded(data, store.directory)
-                return data
+    """Of the run that `latest.json` is about while that has no end, else of the ledger's newest run."""
+    begun = _record(store, store.latest_run_id())
+    if begun is not None and is_unfinished(begun):
+        return begun
+    last = store.last_line()
+    return _record(store, last.run_id if last else None) or begun
+
+
+def _record(store: Store, run_id: str | None) -> bytes | None:
+    with suppress(OSError, ConfigurationError, EvidenceError):
+        if run_id is not None:
+            data = store.read_bytes(run_id)
+            decoded(data, store.directory)
+            return data
     return None
 
 

@@ -97,9 +97,14 @@ class Store:
 
     def load(self, run_id: str) -> Evidence:
         """A run's record; `ConfigurationError` when there is none, `EvidenceError` when it is damaged."""
+        return self.whole(run_id)[0]
+
+    def whole(self, run_id: str) -> tuple[Evidence, bytes]:
+        """A run's record, and the file that it was read from. Raises as `load`."""
         path = self.record_path(run_id)
         try:
-            return decoded(self.read_bytes(run_id), path)
+            data = self.read_bytes(run_id)
+            return decoded(data, path), data
         except FileNotFoundError:
             raise ConfigurationError(
                 f"there is no record of run {run_id}: {path} does not exist",
@@ -193,11 +198,17 @@ class Store:
         return line
 
     def latest(self, environment: str | None = None) -> Evidence | None:
-        """The record of the newest run, of one environment if given; None when there is none."""
-        run_id = self.latest_run_id()
+        """The record of the newest run, of one environment if given; None when there is none.
+
+        A finished run is the newest because the ledger says so, whatever `latest.json` has become.
+        """
+        run_id, last = self.latest_run_id(), None
+        with suppress(EvidenceError):
+            last = self.last_line()
         if run_id is not None and self.exists(run_id):
             evidence = self.load(run_id)
-            if environment in {None, evidence.environment}:
+            is_newest = not evidence.finished_at or last is None or last.run_id == run_id
+            if is_newest and environment in {None, evidence.environment}:
                 return evidence
         begun = [item for item in self.unfinished() if environment in {None, item.environment}]
         newest = max(begun, key=lambda item: item.started_at, default=None)
@@ -215,6 +226,10 @@ class Store:
         except (OSError, *DAMAGED, KeyError, TypeError):
             return None
         return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
+
+    def last_line(self) -> Line | None:
+        """The newest line that is a run's."""
+        return next((line for line in self.ledger.newest_first() if line.task != "prune"), None)
 
     def newest_runs(self) -> Iterator[Line]:
         """The newest line of each run, newest first."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from opsgate.evidence import accounts
 from opsgate.verdict.judge import Failed, Passed, Tally, Waiting, decide, fold, latest_start_ms
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Gate
     from opsgate.verdict.judge import Verdict
     from opsgate.verdict.targets import Attempt, Policy
-
-GATE_REASONS = frozenset({"probe_failures", "unstable", "wrong_revision", "observer_offline"})
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +69,7 @@ def replay(evidence: Evidence, policy: Policy) -> Replay | None:
 
 
 def disagreements(evidence: Evidence) -> Iterator[str]:
-    """Everything in which a finished record contradicts its own attempts, in words."""
+    """Everything in which a finished record contradicts itself, above all its own attempts, in words."""
     gate, rollback = evidence.stages.gate, evidence.stages.rollback
     yield from _stage_disagreements("gate", gate)
     if isinstance(rollback.recovery, UnsetType):
@@ -78,23 +77,22 @@ def disagreements(evidence: Evidence) -> Iterator[str]:
             yield f"rollback.recovered is {rollback.recovered}, but nothing was probed"
     else:
         yield from _stage_disagreements("recovery", rollback.recovery)
-        decided = rollback.recovery.status in {"passed", "failed"}
-        if decided and rollback.recovered is not (rollback.recovery.status == "passed"):
+        expected = rollback.recovery.status == "passed" if _has_verdict(rollback.recovery) else None
+        if rollback.recovered is not expected:
             yield f"rollback.recovered is {rollback.recovered}, but the recovery {rollback.recovery.status}"
-    if _has_verdict(gate) and not isinstance(gate.targets, UnsetType):
-        attempts = sum(len(target.attempts) for target in gate.targets)
-        if attempts != evidence.attempt_count:
-            yield f"attempt_count is {evidence.attempt_count}, but there are {attempts} attempts"
-        if gate.failed_names != evidence.failed_urls:
-            yield f"failed_urls is {evidence.failed_urls}, but the attempts say {gate.failed_names}"
-    if not _status_follows(evidence):
-        yield (
-            f"status is {evidence.status} ({evidence.status_reason}), but the gate "
-            f"{_in_words(gate.status, gate.status_reason)}"
-        )
+    attempts = sum(len(target.attempts) for target in gate.targets or [])
+    if attempts != evidence.attempt_count:
+        yield f"attempt_count is {evidence.attempt_count}, but there are {attempts} attempts"
+    if gate.failed_names != evidence.failed_urls:
+        yield f"failed_urls is {evidence.failed_urls}, but the attempts say {gate.failed_names}"
+    yield from accounts.disagreements(evidence)
 
 
 def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
+    for target in (*(gate.targets or []), *(gate.control or [])):
+        yield from accounts.of_attempts(target)
+    if gate.status == "skipped" and gate.required:
+        yield f"the {name} is skipped, but there was something to probe"
     if not _has_verdict(gate):
         return
     if isinstance(gate.policy, UnsetType) or not gate.required:
@@ -107,34 +105,13 @@ def _stage_disagreements(name: str, gate: Gate) -> Iterator[str]:
     status = "passed" if isinstance(verdict, Passed) else "failed"
     if (status, reason) != (gate.status, gate.status_reason):
         yield (
-            f"the {name} says {_in_words(gate.status, gate.status_reason)}, "
-            f"but its attempts say {_in_words(status, reason)}"
+            f"the {name} says {accounts.in_words(gate.status, gate.status_reason)}, "
+            f"but its attempts say {accounts.in_words(status, reason)}"
         )
     for target, tally in zip(gate.required, tallies, strict=True):
         said = (target.healthy, target.first_healthy_ms, target.flaps)
         if said != (tally.is_healthy(gate.policy), tally.first_healthy_ms, tally.flaps):
             yield f"the {name}'s target {target.name} is not what its attempts say"
-
-
-def _status_follows(evidence: Evidence) -> bool:
-    """Whether the run's status is one that its stages can lead to."""
-    stages, reason = evidence.stages, evidence.status_reason
-    gate, rollback = stages.gate, stages.rollback
-    same = gate.status_reason == reason
-    rules: dict[str, tuple[str, bool]] = {
-        "all_probes_healthy": ("passed", gate.status == "passed"),
-        "no_urls_configured": ("skipped", gate.status == "skipped" and same),
-        "not_gated": ("skipped", True),
-        "publish_failed": ("failed", stages.publish.status == "failed"),
-        "deploy_failed": ("failed", stages.deploy.status == "failed"),
-        "recovered": ("passed", rollback.succeeded is True and rollback.recovered is True),
-        "recovery_unverified": ("skipped", rollback.succeeded is True),
-        "rollback_failed": ("failed", rollback.succeeded is not True),
-        "not_recovered": ("failed", rollback.recovered is not True),
-        **dict.fromkeys(GATE_REASONS, ("failed", gate.status == "failed" and same)),
-    }
-    status, holds = rules.get(reason, ("failed", True))
-    return evidence.status == status and holds
 
 
 def _walk(gate: Gate, policy: Policy) -> Outcome:
@@ -194,7 +171,3 @@ def _outcome(verdict: Verdict, at_ms: float) -> Outcome:
 
 def _has_verdict(gate: Gate) -> bool:
     return gate.status in {"passed", "failed"}
-
-
-def _in_words(status: str, reason: str | UnsetType | None) -> str:
-    return f"{status} ({reason})" if reason else status

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError
-from opsgate.evidence import prune
+from opsgate.evidence import latest, prune
 from opsgate.evidence.files import DAMAGED
 from opsgate.evidence.ledger import GENESIS, LEDGER, Draft, line_hash
 from opsgate.evidence.lines import draft
-from opsgate.evidence.record import SCHEMA, Evidence, decode
-from opsgate.evidence.repair import is_unfinished
+from opsgate.evidence.record import SCHEMA, decode
+from opsgate.evidence.schema import left_out
 from opsgate.evidence.store import RECORD
 from opsgate.evidence.verdicts import disagreements
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from pathlib import Path
 
     from opsgate.evidence.ledger import Entry, Line
+    from opsgate.evidence.record import Evidence
     from opsgate.evidence.store import Store
 
+_NAMED: Final = 5
+"""Missing fields that are named; of more it says how many."""
 Cause = Literal["edited", "missing", "re-ordered", "written by another version", "cut off"]
 
 
@@ -72,7 +74,7 @@ def verify(store: Store, head: str | None = None) -> Report:
     lines = [entry.line for entry in entries if entry.line is not None]
     newest = {line.run_id: line for line in lines}
     dropped = prune.vouched(store, lines)
-    first = {line.run_id: line for line in reversed(lines)}
+    starts = _starts(lines)
     places = {line.hash: line.seq for line in lines}
     found: list[Mismatch] = []
     unfinished: list[str] = []
@@ -85,11 +87,12 @@ def verify(store: Store, head: str | None = None) -> Report:
             elif newest[line.run_id] is line and not (
                 (line.run_id, line.sha256) in dropped and not store.exists(line.run_id)
             ):
-                found += _run(store, line, _Start(first[line.run_id], places), unfinished)
+                found += _run(store, line, starts[line.run_id], unfinished)
     for run_id in store.run_ids():
         if run_id not in newest:
             found += _without_line(store, run_id, unfinished)
-    found += _latest(store)
+    if detail := latest.off(store):
+        found.append(Mismatch(run_id=None, file=latest.LATEST, cause="edited", detail=detail))
     if head is not None and head.strip().lower() not in places:
         found.append(_cut_off(head, len(lines)))
     return Report(
@@ -104,14 +107,35 @@ def verify(store: Store, head: str | None = None) -> Report:
 class _Start:
     """Where in the ledger a run began."""
 
-    __slots__ = ("_line", "_places")
+    __slots__ = ("_ended", "_line", "_places")
 
-    def __init__(self, line: Line, places: dict[str, int]) -> None:
-        self._line, self._places = line, places
+    def __init__(self, line: Line, places: dict[str, int], ended: str | None) -> None:
+        """`line` is the run's first; `ended` when the first run of its environment before it had ended."""
+        self._line, self._places, self._ended = line, places, ended
 
-    def allows(self, previous: str | None) -> bool:
-        """Runs of other environments may have ended in between, so any earlier line may be `previous`."""
-        return previous is None or self._places.get(previous, self._line.seq) < self._line.seq
+    def allows(self, evidence: Evidence) -> bool:
+        """Runs of other environments may have ended in between, so any earlier line may be `previous`.
+
+        None is one that follows a run of its own environment; but a rollback begins all the same where
+        the ledger cannot be read.
+        """
+        previous = evidence.previous
+        if previous is None:
+            is_first = self._ended is None or self._ended >= evidence.started_at
+            return is_first or evidence.trigger == "rollback"
+        return self._places.get(previous, self._line.seq) < self._line.seq
+
+
+def _starts(lines: Sequence[Line]) -> dict[str, _Start]:
+    """Where each run began."""
+    places = {line.hash: line.seq for line in lines}
+    starts: dict[str, _Start] = {}
+    ended: dict[str, str] = {}
+    for line in lines:
+        if line.run_id not in starts:
+            starts[line.run_id] = _Start(line, places, ended.get(line.environment))
+        ended.setdefault(line.environment, line.finished_at)
+    return starts
 
 
 def chain(entries: Sequence[Entry]) -> Iterator[tuple[Entry, list[Mismatch]]]:
@@ -130,8 +154,7 @@ def _link(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator
     if line is None:
         yield Mismatch(run_id=None, file=file, cause="edited", detail="is no line of a ledger")
         return
-    fields = msgspec.json.decode(entry.raw)
-    if line_hash(fields) != line.hash or msgspec.json.encode(fields) != entry.raw:
+    if not _is_as_written(entry.raw, line):
         yield Mismatch(
             run_id=line.run_id, file=file, cause="edited", detail="its hash is not that of its content"
         )
@@ -145,6 +168,15 @@ def _link(entry: Entry, before: Line | None, places: dict[str, int]) -> Iterator
     elif line.seq == seq:
         cause, detail = "edited", "does not continue the line before: `prev` is not its hash"
     yield Mismatch(run_id=line.run_id, file=file, cause=cause, detail=detail)
+
+
+def _is_as_written(raw: bytes, line: Line) -> bool:
+    try:
+        fields = msgspec.json.decode(raw)
+        return line_hash(fields) == line.hash and msgspec.json.encode(fields) == raw
+    except (*DAMAGED, OverflowError):
+        # A member that no line has is passed over in reading it, whatever it holds.
+        return False
 
 
 def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iterator[Mismatch]:
@@ -174,7 +206,10 @@ def _run(store: Store, line: Line, start: _Start, unfinished: list[str]) -> Iter
             detail=f"its sha256 is not the one in line {line.seq} of the ledger",
         )
     if evidence is not None:
-        yield from _content(evidence, line, start, file)
+        try:
+            yield from _content(evidence, line, start, file)
+        except (ArithmeticError, ValueError) as error:
+            yield _edited(evidence, file, f"holds what no run can have written: {error}")
 
 
 def _checkpoint(store: Store, line: Line) -> Iterator[Mismatch]:
@@ -197,13 +232,14 @@ def _schema(run_id: str, file: str, data: bytes) -> Generator[Mismatch, None, Ev
             )
             return None
         evidence = decode(data)
+        missing = left_out(evidence, data)
     except DAMAGED as error:
         yield Mismatch(run_id=run_id, file=file, cause="edited", detail=f"is not a record: {error}")
         return None
-    if missing := [name for name in Evidence.__struct_fields__ if name not in fields]:
-        yield Mismatch(
-            run_id=run_id, file=file, cause="edited", detail=f"fields are missing: {', '.join(missing)}"
-        )
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        detail = f"fields are missing: {', '.join(missing[:_NAMED])}{more}"
+        yield Mismatch(run_id=run_id, file=file, cause="edited", detail=detail)
         return None
     if evidence.run_id != run_id:
         yield Mismatch(run_id=run_id, file=file, cause="edited", detail=f"is that of run {evidence.run_id}")
@@ -218,7 +254,7 @@ def _content(evidence: Evidence, line: Line, start: _Start, file: str) -> Iterat
         # Whose record this is has been looked at before.
         if here != there and name != "run_id":
             yield _edited(evidence, file, f"{name} is {here!r}, the ledger has {there!r}")
-    if not start.allows(evidence.previous):
+    if not start.allows(evidence):
         yield _edited(evidence, file, "`previous` is not the hash of a line before the run")
     for detail in disagreements(evidence):
         yield _edited(evidence, file, detail)
@@ -248,28 +284,6 @@ def _without_line(store: Store, run_id: str, unfinished: list[str]) -> Iterator[
     elif not any(line.run_id == run_id for line in store.newest_runs()):
         detail = "the run is finished, but no line of the ledger names it"
         yield Mismatch(run_id=run_id, file=file, cause="cut off", detail=detail)
-
-
-def _latest(store: Store) -> Iterator[Mismatch]:
-    """`latest.json` is a copy. While a run is under way the two are replaced one after the other."""
-    path: Path = store.directory / "latest.json"
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return
-    try:
-        if is_unfinished(data):
-            return
-        shown = decode(data)
-        original = store.read_bytes(shown.run_id)
-        if original == data or is_unfinished(original):
-            return
-        detail = f"is not a copy of {shown.run_id}/{RECORD}"
-    except (FileNotFoundError, ConfigurationError):
-        detail = "is the copy of a record that is not there"
-    except (*DAMAGED, EvidenceError) as error:
-        detail = f"is not a record: {error}"
-    yield Mismatch(run_id=None, file=path.name, cause="edited", detail=detail)
 
 
 def _moved_on(store: Store, line: Line, data: bytes) -> bool:

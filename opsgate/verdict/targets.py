@@ -6,9 +6,17 @@ All are frozen. Durations of a `Policy` and an `Expectation` are seconds; times 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+# What cannot have been configured or measured is damage: a record that holds it cannot be read.
+Seconds = Annotated[float, msgspec.Meta(ge=0.001, le=86_400.0)]
+Soak = Annotated[float, msgspec.Meta(ge=0, le=86_400.0)]
+WholeMs = Annotated[int, msgspec.Meta(ge=0, le=10**13)]
+Ms = Annotated[float, msgspec.Meta(ge=0, le=10**13)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+"""A number that every reader of JSON holds exactly."""
 
 Kind = Literal[
     "dns", "refused", "reset", "timeout", "tls", "protocol", "status", "redirect", "too_large",
@@ -58,12 +66,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """When a gate may say `passed`, and how long it may take. Durations in seconds."""
 
-    deadline: float = 120.0
-    soak: float = 15.0
-    interval: float = 0.25
-    attempt_timeout: float = 5.0
-    successes: int = 3
-    flaps: int = 2
+    deadline: Seconds = 120.0
+    soak: Soak = 15.0
+    interval: Seconds = 0.25
+    attempt_timeout: Seconds = 5.0
+    successes: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 3
+    flaps: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 2
 
 
 class RevisionRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,16 +84,16 @@ class RevisionRule(msgspec.Struct, frozen=True, kw_only=True):
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One finished attempt, as it stands in the record."""
 
-    at_ms: int
+    at_ms: WholeMs
     """Start, in whole ms since the gate began, rounded up: a soak is never counted too long."""
-    elapsed_ms: float
+    elapsed_ms: Ms
     ok: bool
     kind: Kind | None = None
-    status_code: int | None = None
+    status_code: Whole | None = None
     detail: str = ""
     remote_ip: str | None = None
     """The address that answered; null when none did."""
-    bytes: int = 0
+    bytes: Whole = 0
     """Bytes received from the peer, head and body."""
     tls_not_after: str | None = None
     """The certificate's end of life, RFC 3339 in UTC."""

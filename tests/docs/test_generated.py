@@ -9,7 +9,7 @@ from invoke import Collection
 
 import opsgate.tasks
 from opsgate import flags
-from opsgate.evidence.record import json_schema
+from opsgate.evidence.schema import json_schema
 from opsgate.evidence.views import FORMATS
 from opsgate.settings import file, variables
 from opsgate.settings.targets import RULES
