@@ -160,7 +160,7 @@ HOOK_VARIABLES: Final = {
     "OPSGATE_ENV": "The environment.",
     "OPSGATE_STAGE": "`publish`, `deploy`, `rollback_check`, `rollback` or `incident`.",
     "OPSGATE_REVISION": "The revision being released; for a redeploy the one that comes back.",
-    "OPSGATE_IMAGES": "`name=reference@digest`, one a line.",
+    "OPSGATE_IMAGES": "`name=reference@digest`, one a line. Lists are cut after a whole line, at 64 KiB.",
     "OPSGATE_PINS": "Path of a compose override file that pins the digests.",
     "OPSGATE_TAG": "The tag of the run's images.",
     "OPSGATE_EVIDENCE": "Path of the record so far.",
@@ -170,7 +170,7 @@ HOOK_VARIABLES: Final = {
         "before; empty in a new run."
     ),
     "OPSGATE_STATUS_REASON": "For rollback and incident: why; empty where the status is.",
-    "OPSGATE_FAILED_URLS": "For rollback and incident: the targets that failed, one a line.",
+    "OPSGATE_FAILED_URLS": "For rollback and incident: the targets that failed, one a line, cut alike.",
     "OPSGATE_LAST_GOOD_REVISION": "For rollback and incident: the last good revision.",
     "OPSGATE_LAST_GOOD_IMAGES": "For rollback and incident: its images, as `OPSGATE_IMAGES`.",
     "OPSGATE_LAST_GOOD_PINS": "For rollback and incident: its compose override file.",

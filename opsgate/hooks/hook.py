@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,8 @@ from opsgate.settings.mistakes import shown
 HookName = Literal["publish", "deploy", "rollback", "rollback_check", "incident"]
 
 _OUTPUT_LIMIT = 64 * 1024
+_LIST_LIMIT = 64 * 1024
+"""Bytes of a variable that is a list: with one over 128 KiB Linux starts no program at all."""
 _REVISION = re.compile(r"[!-~]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _IMAGE = re.compile(r"(?P<reference>[A-Za-z0-9][A-Za-z0-9._:/-]*?)(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
@@ -82,16 +85,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             "OPSGATE_ENV": self.environment,
             "OPSGATE_STAGE": self.stage,
             "OPSGATE_REVISION": self.revision,
-            "OPSGATE_IMAGES": "\n".join(self.images),
+            "OPSGATE_IMAGES": _list(self.images),
             "OPSGATE_PINS": self.pins,
             "OPSGATE_TAG": self.tag,
             "OPSGATE_EVIDENCE": str(self.evidence),
             "OPSGATE_OUTPUT": str(self.output),
             "OPSGATE_STATUS": self.status,
             "OPSGATE_STATUS_REASON": self.status_reason,
-            "OPSGATE_FAILED_URLS": "\n".join(self.failed_urls),
+            "OPSGATE_FAILED_URLS": _list(self.failed_urls),
             "OPSGATE_LAST_GOOD_REVISION": self.last_good.revision,
-            "OPSGATE_LAST_GOOD_IMAGES": "\n".join(self.last_good.images),
+            "OPSGATE_LAST_GOOD_IMAGES": _list(self.last_good.images),
             "OPSGATE_LAST_GOOD_PINS": self.last_good.pins,
         }
 
@@ -99,6 +102,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 def environment(environ: Mapping[str, str], facts: Facts) -> dict[str, str]:
     """The complete environment of a hook."""
     return {**environ, **facts.variables()}
+
+
+def _list(items: Sequence[str]) -> str:
+    """One a line, the first ones as far as they fit."""
+    sizes = accumulate(len(item.encode("utf-8", "replace")) + 1 for item in items)
+    return "\n".join(item for item, size in zip(items, sizes, strict=True) if size <= _LIST_LIMIT)
 
 
 def read_outputs(path: Path) -> Outputs:

@@ -75,6 +75,17 @@ def test_every_variable_is_set_for_every_hook(told: Site, runtime: Runtime) -> N
         assert pins != Path(given["OPSGATE_PINS"])
 
 
+def test_a_list_that_no_program_could_be_started_with_is_cut(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("down")
+    urls = [f"{runtime.url}?{index}&{'x' * 4000}" for index in range(40)]
+    site.configure(urls=urls, rollback='printf %s "$OPSGATE_FAILED_URLS" > failed')
+    record = site.run("gate", "--json", "--deadline", "600ms", "--soak", "0", code=3).document
+    assert record["stages"]["rollback"]["commands"][0]["explanation"] == ""
+    told = (site.path / "failed").read_text()
+    assert told.splitlines() == record["failed_urls"][: told.count("\n") + 1]
+    assert 60 * 1024 < len(told) <= 64 * 1024 < len("\n".join(record["failed_urls"]))
+
+
 def test_the_record_so_far_is_there_for_each_hook(told: Site) -> None:
     documents = {
         stage: json.loads((told.path / f"{stage}.json").read_bytes())
