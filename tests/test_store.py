@@ -15,6 +15,7 @@ import pytest
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence import files, repair, rollouts
 from opsgate.evidence.lock import EnvironmentLock, Holder
+from opsgate.evidence.prune import prune
 from opsgate.evidence.record import decode
 from opsgate.evidence.schema import json_schema
 from opsgate.evidence.store import Store
@@ -392,6 +393,29 @@ def test_prepare_makes_the_directory_and_keeps_it_out_of_git(tmp_path: Path) -> 
     store.prepare()
     store.prepare()
     assert [(item.name, item.read_text()) for item in store.directory.iterdir()] == [(".gitignore", "*\n")]
+
+
+@pytest.mark.parametrize("kept", ["nothing", ".gitkeep", "runs"])
+def test_a_directory_made_by_others_is_kept_out_of_git_as_well(store: Store, kept: str) -> None:
+    # Made before opsgate came, or brought back from where dotfiles are left out.
+    (store.directory / ".gitignore").unlink()
+    if kept == "runs":
+        for revision in ("v1", "v2", "v3", "v4"):
+            runs.add_passed(store, revision, revision)
+        assert prune(store, keep=1, run_id="p1", now=runs.at(90)) == ("v1", "v2")
+    elif kept == ".gitkeep":
+        (store.directory / kept).touch()
+    store.prepare()
+    assert (store.directory / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.parametrize("foreign", ["README.md", ".git", "src"])
+def test_where_somebody_else_keeps_files_git_still_sees_them(store: Store, foreign: str) -> None:
+    runs.add_passed(store, "r1", "v1")
+    (store.directory / ".gitignore").unlink()
+    (store.directory / foreign).mkdir()
+    store.prepare()
+    assert not (store.directory / ".gitignore").exists()
 
 
 def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ RECORD: Final = "evidence.json"
 FINAL: Final = "evidence.json.final"
 """A final record that waits for its line in the ledger."""
 PINS: Final = "pins.yaml"
+_OURS: Final = frozenset({LEDGER, "latest.json", "latest.env", ".locks", ".probe", ".gitkeep"})
+"""What may lie beside the runs in a directory that is kept out of git."""
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
@@ -60,13 +62,21 @@ class Store:
         with explained("preparing the evidence directory", self.directory):
             if not os.path.exists(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
-                # A release must not make the work tree dirty that the next one checks.
-                write_durably(self.directory / ".gitignore", b"*\n")
             probe = self.directory / ".probe"
             write_durably(probe, b"opsgate can write here\n")
             probe.unlink(missing_ok=True)
+            ignore = self.directory / ".gitignore"
+            if not os.path.lexists(ignore) and self._is_own():
+                # A release must not make the work tree dirty that the next one checks.
+                write_durably(ignore, b"*\n")
             if os.path.exists(self.ledger.path):
                 os.close(os.open(self.ledger.path, os.O_RDWR | os.O_CLOEXEC))
+
+    def _is_own(self) -> bool:
+        """Whether nothing lies there but evidence: made beforehand, or brought back without dotfiles."""
+        ours = _OURS | {line.run_id for line in self.ledger.read()}
+        with os.scandir(self.directory) as items:
+            return all(item.name in ours or os.path.exists(Path(item, RECORD)) for item in items)
 
     def run_directory(self, run_id: str) -> Path:
         """Where a run's files are, absolute. A `ConfigurationError` when this cannot be a run id."""
