@@ -57,6 +57,11 @@ class Told:
         attempt = Attempt(at_ms=at_ms, elapsed_ms=12, ok=kind is None, kind=kind, detail=detail)  # type: ignore[arg-type]
         self.tallies[index] = self.tallies[index].after(attempt, POLICY)
         self.reporter.attempt(index, attempt, self.tallies[index])
+        self.turn(at_ms)
+
+    def turn(self, now_ms: int) -> None:
+        self.now = now_ms / 1000
+        self.reporter.turn(now_ms)
 
     @property
     def lines(self) -> list[str]:
@@ -110,6 +115,17 @@ def test_a_long_gate_is_never_silent() -> None:
     assert beats[0].endswith(
         "1 of 2 targets healthy; backend: refused: connection refused; 45 s to the deadline"
     )
+
+
+def test_a_gate_whose_targets_hang_is_not_silent_either() -> None:
+    told = Told(["backend"]).probing()
+    for now in range(0, 50_000, 100):
+        told.turn(now)
+    assert [line.partition("gate      ")[2] for line in told.lines] == [
+        "0 of 1 target healthy; backend: waits; 45 s to the deadline",
+        "0 of 1 target healthy; backend: waits; 30 s to the deadline",
+        "0 of 1 target healthy; backend: waits; 15 s to the deadline",
+    ]
 
 
 def test_a_flapping_target_does_not_flood_the_log() -> None:
@@ -203,6 +219,7 @@ def everything(told: PlainReporter) -> None:
     attempt = Attempt(at_ms=0, elapsed_ms=1, ok=True)
     told.attempt(0, attempt, Tally().after(attempt, POLICY))
     told.attempt(7, attempt, Tally())
+    told.turn(20_000)
     told.hook_line("publish", "\udcff é")
     told.probed(Passed())
     told.finished(record(), None)

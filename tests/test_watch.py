@@ -46,6 +46,12 @@ class TestDefaults:
 
 
 class TestSchedule:
+    def test_the_time_is_told_while_every_target_hangs(self) -> None:
+        turns: list[float] = []
+        policy = Policy(deadline=3, soak=1, attempt_timeout=60)
+        Watch([TARGET], policy, VirtualCrew([always(HANGS)]), on_turn=turns.append).run()
+        assert turns == pytest.approx(range(0, 3000, 100))
+
     @pytest.mark.parametrize("soak", [0.1, 1.13, 2, 7.77])
     @pytest.mark.parametrize("interval", [0.1, 0.25, 3])
     def test_an_attempt_starts_at_exactly_the_end_of_the_soak(self, soak: float, interval: float) -> None:

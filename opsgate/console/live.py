@@ -71,6 +71,11 @@ class LiveReporter(PlainReporter):
         if not attempt.ok:
             row.worst = attempt
 
+    def turn(self, now_ms: float) -> None:
+        """Nothing: the table shows it."""
+        if self._live is None:
+            super().turn(now_ms)
+
     def probed(self, verdict: Verdict) -> None:
         """The table as plain lines, then the verdict."""
         self._stop()

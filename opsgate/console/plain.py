@@ -104,7 +104,7 @@ class PlainReporter:
         )
 
     def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
-        """Tells changes of state, and every fifteen seconds how things stand."""
+        """Tells changes of state."""
         if not 0 <= index < len(self._rows):
             return
         row = self._rows[index]
@@ -116,9 +116,12 @@ class PlainReporter:
             row.changes += 1
             self._told_ms = attempt.end_ms
             self._event(self._label, f"{row.name}{'' if row.required else ' (not required)'}: {text}")
-        elif attempt.end_ms - self._told_ms >= HEARTBEAT_MS:
-            self._told_ms = attempt.end_ms
-            self._event(self._label, self._standing(attempt.end_ms))
+
+    def turn(self, now_ms: float) -> None:
+        """Tells how things stand where nothing has been told for long, whatever hangs."""
+        if now_ms - self._told_ms >= HEARTBEAT_MS:
+            self._told_ms = now_ms
+            self._event(self._label, self._standing(now_ms))
 
     def probed(self, verdict: Verdict) -> None:
         """The verdict."""

@@ -146,10 +146,12 @@ class Watch:
         rng: random.Random | None = None,
         check: Callable[[], None] = lambda: None,
         on_attempt: Callable[[int, Attempt, Tally], None] = lambda _index, _attempt, _tally: None,
+        on_turn: Callable[[float], None] = lambda _now_ms: None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         pace = Pace.begin(policy, latest_ms=latest_start_ms(policy) - LAST_CHANCE, rng=rng)
-        self._policy, self._crew, self._check, self._on_attempt = policy, crew, check, on_attempt
+        self._policy, self._crew, self._check = policy, crew, check
+        self._on_attempt, self._on_turn = on_attempt, on_turn
         self._deadline = policy.deadline * 1000
         self._latest_start = latest_start_ms(policy)
         self.lanes = tuple(Lane(target, pace) for target in targets)
@@ -160,13 +162,17 @@ class Watch:
         self._queue = [(0.0, index) for index in range(len(self.lanes))]
 
     def run(self) -> Verdict:
-        """Probe until there is a verdict; `check` is asked many times a second and may raise."""
+        """Probe until there is a verdict.
+
+        `check` is asked many times a second and may raise; `on_turn` is told the time as often.
+        """
         verdict: Verdict = Waiting()
         while isinstance(verdict, Waiting):
             self._check()
             now = self._crew.now_ms()
             if now >= self._deadline:
                 return self._at_deadline()
+            self._on_turn(now)
             self._begin_control(now)
             due = min(self._dispatch(now), self._deadline)
             arrived = self._crew.next_reply(min(TURN, (due - now) / 1000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -37,6 +38,7 @@ def probe(session: Session, gate: Gate, *, rule: RevisionRule, label: str, lenie
         control=settings.control,
         check=session.halt.check,
         on_attempt=reporter.attempt,
+        on_turn=reporter.turn,
     )
     reporter.probing(settings.targets, settings.policy, label)
     try:
@@ -52,15 +54,18 @@ def probe(session: Session, gate: Gate, *, rule: RevisionRule, label: str, lenie
     return verdict
 
 
-def baseline(session: Session, targets: Sequence[Target]) -> list[TargetResult]:
-    """One attempt of each of these targets: what they answer now. Judges no revision."""
+def baseline(session: Session, targets: Sequence[Target], *, limit: float = math.inf) -> list[TargetResult]:
+    """One attempt of each of these targets, in `limit` seconds at most: what they answer now.
+
+    Judges no revision.
+    """
     if not targets:
         return []
     policy = session.settings.policy
     prober = _prober(session, rule=RevisionRule(), lenient=False)
     crew = Threads(prober)
     try:
-        attempts = look(targets, policy.attempt_timeout, crew, check=session.halt.check)
+        attempts = look(targets, min(policy.attempt_timeout, limit), crew, check=session.halt.check)
     finally:
         crew.close()
         prober.close()

@@ -40,6 +40,9 @@ class Reporter(Protocol):
     def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Each attempt of the targets last given to `probing`."""
 
+    def turn(self, now_ms: float) -> None:
+        """Many times a second while they are probed, whether an attempt ends or not; ms since it began."""
+
     def probed(self, verdict: Verdict) -> None:
         """Probing is over."""
 
@@ -57,6 +60,7 @@ class Masked:
         self._inner, self._scrub = inner, redactor.scrub
         self.hook_line, self.attempt, self.probed = inner.hook_line, inner.attempt, inner.probed
         self.stage, self.stage_done, self.finished = inner.stage, inner.stage_done, inner.finished
+        self.turn = inner.turn
 
     def started(self, record: Evidence, *, verdict_by: float | None) -> None:
         """See `Reporter.started`."""

@@ -44,6 +44,9 @@ class Quiet:
     def attempt(self, index: int, attempt: Attempt, tally: Tally) -> None:
         """Nothing."""
 
+    def turn(self, now_ms: float) -> None:
+        """Nothing."""
+
     def probed(self, verdict: Verdict) -> None:
         """Nothing."""
 
