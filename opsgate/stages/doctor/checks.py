@@ -22,6 +22,7 @@ from opsgate.evidence.views.headline import headline
 from opsgate.evidence.views.words import count
 from opsgate.settings import Settings
 from opsgate.stages.doctor.diagnosis import Check, Status
+from opsgate.stages.outcome import command_line
 
 SYNTAX_LIMIT: Final = 5.0
 """Seconds for the shell to read a command without running it."""
@@ -31,6 +32,7 @@ LITTLE_ROOM: Final = 64 << 20
 """Bytes that the disk of the evidence should have left: a run may keep five logs of 16 MiB."""
 
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_PROGRAM: Final = re.compile(r"[A-Za-z0-9_./+:@%,\[-][^$`*?~\\(){}]*")
 _LEADS_ON: Final = frozenset({"!", "{", "(", "if", "while", "until", "exec"})
 """Words of the shell after which the command itself follows."""
 
@@ -68,18 +70,19 @@ def evidence_directory(settings: Settings) -> Check:
 
 
 def lock(settings: Settings) -> Check:
-    """Who has the environment now. Only a holder that left a note is looked for."""
+    """Who has the environment now."""
     environment = EnvironmentLock(settings.evidence_dir, settings.environment)
     holder = environment.holder()
-    if holder is None:
-        return Check(name="lock", status="ok", detail="no run is under way")
     if environment.is_held():
+        force = f"{command_line('rollback', settings)} --force"
         return Check(
             name="lock",
             status="problem",
-            detail=f"held by {holder}",
-            hint="wait until it ends; in an incident `opsgate rollback --force` takes the environment over",
+            detail=f"held by {holder or 'another run'}",
+            hint=f"wait until it ends; in an incident `{force}` takes the environment over",
         )
+    if holder is None:
+        return Check(name="lock", status="ok", detail="no run is under way")
     return Check(name="lock", status="ok", detail=f"free; {holder} was killed, and its lock ended with it")
 
 
@@ -93,8 +96,7 @@ def ledger(store: Store, *, now: float) -> Iterator[Check]:
     if not entries:
         yield Check(name="ledger", status="skipped", detail="no run has ended here yet")
     elif wrong := next((off for _, links in verify.chain(entries) for off in links), None):
-        where = shlex.quote(str(store.directory))
-        hint = f"see what is off: opsgate evidence --verify --evidence-dir {where}"
+        hint = f"see what is off: {_evidence(store, '--verify')}"
         yield Check(name="ledger", status="warning", detail=str(wrong), hint=hint)
     else:
         yield Check(name="ledger", status="ok", detail=f"{count(len(entries), 'line')}, an unbroken chain")
@@ -119,8 +121,12 @@ def last_run(settings: Settings, store: Store) -> Check:
     if record is None:
         return Check(name="last run", status="skipped", detail="none: this is the first")
     status: Status = "warning" if record.status == "failed" else "ok"
-    hint = f"see why: opsgate evidence --run {record.run_id}" if status == "warning" else ""
+    hint = f"see why: {_evidence(store, '--run', record.run_id)}" if status == "warning" else ""
     return Check(name="last run", status=status, detail=headline(record), hint=hint)
+
+
+def _evidence(store: Store, *asked: str) -> str:
+    return shlex.join(["opsgate", "evidence", *asked, "--evidence-dir", str(store.directory)])
 
 
 def hooks(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -177,11 +183,18 @@ def first_word(command: str) -> str | None:
     """The program, function or builtin that a shell command begins with; None where only a shell can tell."""
     words = shlex.shlex(command, posix=True, punctuation_chars=True)
     words.whitespace_split = True
+    before = ""
     try:
         for word in words:
-            if _ASSIGNMENT.match(word) or word in _LEADS_ON:
+            # A value that stands in several words is no assignment to go past.
+            whole = word.count("${") == word.count("}") and not word.endswith("$")
+            if word in _LEADS_ON or (_ASSIGNMENT.match(word) and whole):
+                before = word
                 continue
-            return word if re.fullmatch(r"[A-Za-z0-9_./+:@%,\[-][^$`*?~\\]*", word) else None
+            if before == "exec" and (word.isdigit() or word.startswith("-")):
+                return None
+            is_function = next(words, "").startswith("(")
+            return word if _PROGRAM.fullmatch(word) and not is_function else None
     except ValueError:
         pass
     return None
