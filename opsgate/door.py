@@ -24,6 +24,7 @@ from opsgate.leave import keep_exit_codes, leave_on_signals
 from opsgate.settings import Flags, Settings, load
 
 if TYPE_CHECKING:
+    from opsgate.console.plain import PlainReporter
     from opsgate.evidence.record import Trigger
     from opsgate.redact import Redactor
     from opsgate.stages.session import Session
@@ -111,6 +112,13 @@ def run(
     github.finish(outcome.record, os.environ, sys.stderr, evidence=outcome.path)
     show(outcome.document if as_json else text.render(outcome.record))
     return outcome.exit_code
+
+
+def lines() -> PlainReporter:
+    """For a task that is no run: what it tells people on the way, a line each on stderr."""
+    from opsgate.console.plain import PlainReporter
+
+    return PlainReporter(sys.stderr)
 
 
 def show(text: str) -> OSError | None:

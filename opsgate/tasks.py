@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -228,7 +227,10 @@ def evidence(
 
         # Without the flags of the policy: they are for the recorded runs, not for what is configured today.
         asked = {"env": env, "evidence_dir": evidence_dir}
-        answer = stage.answer(door.load_settings(asked, needs=EVIDENCE_NEEDS), given)
+        settings = door.load_settings(asked, needs=EVIDENCE_NEEDS)
+        for warning in settings.warnings:
+            door.lines().warn(settings.redactor.scrub(warning))
+        answer = stage.answer(settings, given)
         door.deliver(answer.text, output)
         return answer.exit_code
 
@@ -256,7 +258,7 @@ def doctor(
                 environment = env or variables.value(os.environ, "OPSGATE_ENV") or "default"
                 door.show(diagnosis.misconfigured(error, environment, door.redactor(given)).as_json)
             raise
-        found = stage.run(settings, environ=os.environ, stream=sys.stderr)
+        found = stage.run(settings, environ=os.environ, reporter=door.lines())
         door.show(found.as_json if json else found.as_text)
         return found.exit_code
 

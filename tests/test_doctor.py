@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from opsgate.console.plain import PlainReporter
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Image
 from opsgate.evidence.store import Store
@@ -26,7 +27,7 @@ from opsgate.stages.doctor import checks as local
 from opsgate.stages.doctor import doctor, readiness
 from opsgate.stages.doctor.checks import first_word
 from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude
-from tests.e2e.rig import Runtime, Site, alive
+from tests.e2e.rig import Result, Runtime, Site, alive
 from tests.live.servers import Server
 from tests.ports import free_port
 from tests.runs import add, add_failed, add_passed, at, record
@@ -55,7 +56,13 @@ def site(tmp_path: Path, runtime: Runtime) -> Site:
 
 def look(site: Site, **env: str) -> Diagnosis:
     environ = {"HOME": str(site.path), **ENVIRON, **env}
-    return doctor.run(load(Flags(), environ, site.path), environ=environ, stream=io.StringIO())
+    quiet = PlainReporter(io.StringIO())
+    return doctor.run(load(Flags(), environ, site.path), environ=environ, reporter=quiet)
+
+
+def said(result: Result) -> list[str]:
+    """The lines of stderr, without the time of the day."""
+    return [re.sub(r"^\d\d:\d\d:\d\dZ ", "", line) for line in result.err.splitlines()]
 
 
 def checks(found: Diagnosis) -> dict[str, Check]:
@@ -93,7 +100,7 @@ def test_ready_before_the_first_release_and_nothing_is_made(site: Site) -> None:
     rows = {row["key"]: (row["value"], row["origin"]) for row in document["configuration"]}
     assert rows["gate.soak"] == ("200ms", "opsgate.toml [environments.prod.gate]")
     assert rows["timeouts.deploy"] == ("10m", "default")
-    assert result.err == ""
+    assert said(result) == ["note      asking 1 target once, up to 1 s"]
 
 
 def test_after_a_release_it_says_where_back_leads_and_touches_no_evidence(site: Site) -> None:
@@ -146,7 +153,11 @@ def test_the_rollback_check_runs_in_a_room_of_its_own(site: Site, tmp_path: Path
     assert told["OPSGATE_STAGE"] == "rollback_check"
     assert Path(told["OPSGATE_OUTPUT"]).is_relative_to(scratch)
     assert list(scratch.iterdir()) == []
-    assert result.err == "rollback_check | reached\n"
+    assert said(result) == [
+        "note      running the rollback check, up to 30 s",
+        "rollback_check | reached",
+        "note      asking 1 target once, up to 1 s",
+    ]
     assert not site.evidence.exists()
 
 
@@ -182,7 +193,9 @@ def test_the_cap_on_automatic_rollbacks_is_told_before_it_withholds_one(site: Si
     settings = load(Flags(), ENVIRON, site.path)
     add_failed(store_of(site), "bad", "v2", environment="prod")
     now = readiness.way_back(settings, store_of(site), readiness.Way(None), now=at_epoch(60))
-    assert {each.name: each.status for each in now}["rollback cap"] == "warning"
+    cap = next(each for each in now if each.name == "rollback cap")
+    assert cap.status == "warning"
+    assert cap.hint.endswith("a person can always: opsgate rollback --env prod --reason 'WHY'")
     later = readiness.way_back(settings, store_of(site), readiness.Way(None), now=at_epoch(2 * 86400))
     assert {each.name: each.status for each in later}["rollback cap"] == "ok"
 
@@ -226,11 +239,18 @@ def test_who_holds_the_environment_is_named(site: Site) -> None:
     held = checks(found)["lock"]
     assert held.status == "problem"
     assert held.detail == f"held by run r7 (release, process 4711 on ci-3, since {at(0)})"
+    assert "`opsgate rollback --env prod --force`" in held.hint
     assert checks(look(site))["lock"].detail == "no run is under way"
-    (site.evidence / ".locks" / "prod.holder.json").write_bytes(msgspec.json.encode(holder))
+    note = site.evidence / ".locks" / "prod.holder.json"
+    note.write_bytes(msgspec.json.encode(holder))
     assert checks(look(site))["lock"].status == "ok"
     lock.acquire(holder)
-    lock.release()
+    try:
+        note.unlink()
+        nameless = checks(look(site))["lock"]
+    finally:
+        lock.release()
+    assert (nameless.status, nameless.detail) == ("problem", "held by another run")
 
 
 def test_a_ledger_that_was_edited_and_a_clock_that_went_back_are_warnings(site: Site) -> None:
@@ -266,7 +286,7 @@ def test_a_run_that_was_killed_is_told(site: Site) -> None:
     last = checks(look(site))["last run"]
     assert last.status == "warning"
     assert "this run has not finished" in last.detail
-    assert last.hint.endswith("--run killed")
+    assert last.hint == f"see why: opsgate evidence --run killed --evidence-dir {site.evidence}"
 
 
 @pytest.mark.parametrize(
@@ -336,6 +356,15 @@ def test_one_working_command_of_a_chain_is_a_way_back(site: Site) -> None:
         ("$(which x)", None),
         ("< in cat", None),
         ("'open", None),
+        ("exec 2>&1; ssh prod deploy", None),
+        ("exec 3>&1; ssh prod deploy", None),
+        ("exec -a x y", None),
+        ('f() { ssh h "$@"; }; f deploy', None),
+        ("go () {\n  ssh h\n}\ngo", None),
+        ("X=${A:-a b} ssh y", None),
+        ("X=${A:-a} ssh y", "ssh"),
+        ("X=$(cat x) ssh y", None),
+        ("cat <<EOF\nit's\nEOF", "cat"),
     ],
 )
 def test_the_word_that_a_command_begins_with(command: str, word: str | None) -> None:
@@ -516,7 +545,10 @@ def test_a_signal_ends_it_at_once_and_its_hook_with_it(site: Site, signum: signa
         result = site.ended(process, 128 + signum)
     assert time.monotonic() - began < 5
     assert result.out == ""
-    assert result.err == f"opsgate: interrupted by {signum.name}\n"
+    assert said(result) == [
+        "note      running the rollback check, up to 30 s",
+        f"opsgate: interrupted by {signum.name}",
+    ]
     assert not alive(int((site.path / "pid").read_text()))
     assert list(scratch.iterdir()) == []
 
@@ -532,7 +564,28 @@ def test_a_signal_ends_the_wait_for_a_registry_at_once(site: Site) -> None:
         process.send_signal(signal.SIGINT)
         result = site.ended(process, 130)
     assert time.monotonic() - began < 5
-    assert result.err == "opsgate: interrupted by SIGINT\n"
+    assert said(result)[-2:] == [
+        "note      asking registries, up to 10 s a question",
+        "opsgate: interrupted by SIGINT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"SSL_CERT_FILE": "/nonexistent"}, "cannot read the certificates that the environment names"),
+        ({"https_proxy": "socks5://127.0.0.1:1"}, "https_proxy: not the URL of an http or https proxy"),
+    ],
+)
+def test_targets_that_cannot_be_asked_at_all_are_a_problem_among_the_findings(
+    site: Site, env: dict[str, str], words: str
+) -> None:
+    site.configure(rollback="true", rollback_check="true", urls=["https://127.0.0.1:9/"])
+    result = site.run("doctor", "--json", code=2, **env)
+    found = checks(msgspec.json.decode(result.out, type=Diagnosis))
+    assert words in found["targets"].detail
+    assert [name for name, each in found.items() if each.status == "problem"] == ["targets"]
+    assert found["rollback check"].status == "ok"
 
 
 @pytest.mark.parametrize("none_at_all", [False, True])
@@ -544,7 +597,7 @@ def test_no_room_to_look_is_said_in_words(site: Site, none_at_all: bool) -> None
         script += "tempfile.tempdir, tempfile._get_default_tempdir = None, full\n"
     script += "from opsgate.program import main\nmain()\n"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(site.path / "nowhere"), "doctor"],
+        [sys.executable, "-c", script, str(site.path / "nowhere"), "doctor", "--json"],
         cwd=site.path,
         env=site.environ({}),
         capture_output=True,
@@ -553,8 +606,11 @@ def test_no_room_to_look_is_said_in_words(site: Site, none_at_all: bool) -> None
         check=False,
     )
     assert done.returncode == 2
-    assert "no scratch directory can be made" in done.stderr
-    assert "TMPDIR" in done.stderr
+    found = checks(msgspec.json.decode(done.stdout, type=Diagnosis))
+    assert found["scratch directory"].status == "problem"
+    assert "no scratch directory can be made" in found["scratch directory"].detail
+    assert "TMPDIR" in found["scratch directory"].hint
+    assert found["rollback"].status == "ok"
 
 
 def test_what_to_do_names_problems_first_and_nothing_twice(site: Site) -> None:

@@ -10,36 +10,40 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from opsgate.errors import EvidenceError, NotReady
 from opsgate.evidence.record import Evidence, new_run_id, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
 from opsgate.stages.doctor import checks, readiness
-from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude
+from opsgate.stages.doctor.diagnosis import Check, Diagnosis, conclude, problem
 from opsgate.stages.doctor.quiet import Quiet
 from opsgate.stages.halt import Halt
+from opsgate.stages.reporter import Reporter
 from opsgate.stages.session import Session
 
 
-def run(settings: Settings, *, environ: Mapping[str, str], stream: TextIO) -> Diagnosis:
-    """Look at everything; `stream` gets what the rollback check prints, masked and harmless.
+def run(settings: Settings, *, environ: Mapping[str, str], reporter: Reporter) -> Diagnosis:
+    """Look at everything; `reporter` is told before what may take long, and what the rollback check prints.
 
-    Raises `Interrupted` as soon as a signal arrives, and `NotReady` where there is no room to look.
+    Raises `Interrupted` as soon as a signal arrives.
     """
     now = time.time()
     found = list(_at_rest(settings, environ, now))
     store = Store(settings.evidence_dir, settings.redactor)
     way = readiness.last_good(settings, store)
     found += readiness.way_back(settings, store, way, now=now)
-    with Halt() as halt, _scratch(settings, environ, halt, stream) as session:
-        found += readiness.work_tree(session)
-        compose, references = readiness.shipping(session)
-        found += compose
-        found.append(readiness.rollback_check(session))
-        found += readiness.runtime(session)
-    found += readiness.registries(settings, references, way.rollout, environ)
+    references: tuple[str, ...] = ()
+    try:
+        with Halt() as halt, _scratch(settings, environ, halt, reporter) as session:
+            found += readiness.work_tree(session)
+            compose, references = readiness.shipping(session)
+            found += compose
+            found.append(readiness.rollback_check(session))
+            found += readiness.runtime(session)
+    except NotReady as error:
+        found.append(problem("scratch directory", error))
+    found += readiness.registries(settings, references, way.rollout, environ, tell=reporter.note)
     return conclude(settings, found, now=now)
 
 
@@ -55,8 +59,10 @@ def _at_rest(settings: Settings, environ: Mapping[str, str], now: float) -> Iter
 
 
 @contextmanager
-def _scratch(settings: Settings, environ: Mapping[str, str], halt: Halt, stream: TextIO) -> Iterator[Session]:
-    """A run of its own that leaves nothing behind."""
+def _scratch(
+    settings: Settings, environ: Mapping[str, str], halt: Halt, reporter: Reporter
+) -> Iterator[Session]:
+    """A run of its own that leaves nothing behind. Raises `NotReady` where there is no room for it."""
     now = time.time()
     record = Evidence(
         run_id=settings.run_id or new_run_id(now),
@@ -79,7 +85,7 @@ def _scratch(settings: Settings, environ: Mapping[str, str], halt: Halt, stream:
             record,
             store,
             redactor=settings.redactor,
-            reporter=Quiet(stream),
+            reporter=Quiet(reporter),
             halt=halt,
             environ=environ,
         )

@@ -1,32 +1,22 @@
-"""A reporter that shows what hooks print, and nothing else: doctor's findings are its whole output."""
+"""A reporter of what is looked at and what hooks print, and of nothing else: doctor is no run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TextIO
 
 from opsgate.evidence.record import Evidence
+from opsgate.stages.reporter import Reporter
 from opsgate.verdict.judge import Tally, Verdict
 from opsgate.verdict.targets import Attempt, Policy, Target
 
 
 class Quiet:
-    """A `Reporter` on a stream that may go away."""
+    """A `Reporter` in front of another one."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def hook_line(self, label: str, line: str) -> None:
-        """See `Reporter.hook_line`."""
-        with suppress(OSError, ValueError):
-            self._stream.write(f"{label} | {line}\n")
-            self._stream.flush()
+    def __init__(self, inner: Reporter) -> None:
+        self.note, self.hook_line = inner.note, inner.hook_line
 
     def started(self, record: Evidence, *, verdict_by: float | None) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
         """Nothing."""
 
     def warn(self, text: str) -> None:

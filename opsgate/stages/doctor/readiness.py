@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
-from opsgate.errors import EvidenceError, OpsgateError
+from opsgate.errors import ConfigurationError, EvidenceError, OpsgateError
 from opsgate.evidence import rollouts
 from opsgate.evidence.record import Image, Rollout, TargetResult
 from opsgate.evidence.store import Store
-from opsgate.evidence.views.words import failure, span
+from opsgate.evidence.views.words import count, failure, span
 from opsgate.settings import Settings
 from opsgate.stages import preflight, probing, publish
 from opsgate.stages.docker import compose, images, immutable
 from opsgate.stages.docker.images import REGISTRY_GLANCE, Registries
 from opsgate.stages.doctor.diagnosis import Check, Status, problem
 from opsgate.stages.oci.reference import Reference
+from opsgate.stages.outcome import command_line
 from opsgate.stages.rollback import DAY
 from opsgate.stages.session import Session
 
@@ -97,13 +98,17 @@ def _circuit(settings: Settings, store: Store, now: float) -> Check:
     told = f"{recent} of {most} automatic rollbacks in 24 hours"
     if recent < most:
         return Check(name=name, status="ok", detail=told)
-    hint = "the next one is withheld (circuit_open); a person can always: opsgate rollback --reason WHY"
+    always = f"{command_line('rollback', settings)} --reason 'WHY'"
+    hint = f"the next one is withheld (circuit_open); a person can always: {always}"
     return Check(name=name, status="warning", detail=told, hint=hint)
 
 
 def rollback_check(session: Session) -> Check:
     """Run the configured check of the way back."""
     name = "rollback check"
+    if session.settings.hooks.rollback_check:
+        limit = span(session.settings.timeouts.rollback_check)
+        session.reporter.note(f"running the rollback check, up to {limit}")
     done = preflight.check_rollback(session)
     session.halt.check()
     if done is None:
@@ -133,6 +138,7 @@ def work_tree(session: Session) -> Iterator[Check]:
     yield Check(name="revision", status=status, detail=revision or "no commit, and none is given", hint=hint)
     if not publish.configured(settings):
         return
+    session.reporter.note(f"asking git about the work tree, up to {span(immutable.GIT_LIMIT)}")
     try:
         immutable.check_work_tree(session)
     except OpsgateError as error:
@@ -154,6 +160,7 @@ def shipping(session: Session) -> tuple[list[Check], tuple[str, ...]]:
     builds = publish.configured(settings) and settings.hooks.publish is None
     if not builds and not settings.hooks.deploy_compose:
         return [], ()
+    session.reporter.note(f"asking docker compose, up to {span(compose.LOOK_LIMIT)} a question")
     try:
         compose.require_files(settings)
         program = compose.require_program(session)
@@ -186,7 +193,15 @@ def runtime(session: Session) -> Iterator[Check]:
             detail="NOT VALIDATED: no required URL is configured, a gate would say skipped",
             hint="set urls in opsgate.toml, or RUNTIME_HEALTH_URLS",
         )
-    results = probing.baseline(session, (*settings.targets, *settings.control))
+    targets = (*settings.targets, *settings.control)
+    if targets:
+        limit = span(settings.policy.attempt_timeout)
+        session.reporter.note(f"asking {count(len(targets), 'target')} once, up to {limit}")
+    try:
+        results = probing.baseline(session, targets)
+    except ConfigurationError as error:
+        yield problem("targets", error)
+        return
     for result in results[: len(settings.targets)]:
         yield _target(result)
     for result in results[len(settings.targets) :]:
@@ -211,12 +226,19 @@ def _target(result: TargetResult) -> Check:
 
 
 def registries(
-    settings: Settings, references: Iterable[str], good: Rollout | None, environ: Mapping[str, str]
+    settings: Settings,
+    references: Iterable[str],
+    good: Rollout | None,
+    environ: Mapping[str, str],
+    *,
+    tell: Callable[[str], None],
 ) -> Iterator[Check]:
     """Whether each registry lets us in, and still serves the images of the last good release."""
     clients = Registries(environ)
     hosts = {parsed.registry: parsed for parsed in map(Reference.parse, references)}
     kept = good.images if good and settings.hooks.rolls_back else ()
+    if hosts or kept:
+        tell(f"asking registries, up to {span(REGISTRY_GLANCE)} a question")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pings = pool.map(lambda reference: _ping(clients, reference), hosts.values())
         pulls = pool.map(lambda image: _pullable(clients, image, redeploy=settings.hooks.redeploy), kept)
