@@ -333,6 +333,23 @@ def test_every_format_can_be_written_to_a_file(store: Store, tmp_path: Path) -> 
         path.unlink()
 
 
+def test_what_is_odd_about_the_settings_is_said_beside_the_result(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "opsgate.toml").write_text('[gate]\nsook = "1s"\n')
+    done = subprocess.run(
+        command(store, "--history", "--json"),
+        cwd=tmp_path,
+        env={**os.environ, "OPSGATE_EVIDENCE_DR": "/other"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert len(json.loads(done.stdout)["runs"]) == 4
+    assert [line.partition("Z warning   ")[2] for line in done.stderr.splitlines()] == [
+        "OPSGATE_EVIDENCE_DR: unknown variable; did you mean OPSGATE_EVIDENCE_DIR?",
+        'opsgate.toml: gate.sook: unknown key; did you mean "soak"?',
+    ]
+
+
 def written(store: Store, path: str, *limits: str) -> subprocess.CompletedProcess[str]:
     """The newest run as a page in that file, under limits of the shell."""
     script = "; ".join([*limits, shlex.join(["exec", *command(store, "--format", "html", "--output", path)])])
