@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -98,6 +99,9 @@ def test_defaults_are_those_of_the_task() -> None:
         ({"replay": True, "successes": "two"}, '--successes: "two" is not a whole number'),
         ({"replay": True, "soak": "2m", "deadline": "90s"}, "--soak 2m does not fit into --deadline 90s"),
         ({"run": "r9"}, "there is no record of run r9"),
+        ({"run": ""}, "--run is empty"),
+        ({"run": " "}, "--run is empty"),
+        ({"run": "", "replay": True}, "--run is empty"),
     ],
 )
 def test_what_would_be_ignored_or_is_unknown_is_refused(
@@ -128,7 +132,75 @@ def test_format_json_is_what_the_flag_json_is(store: Store, mode: str) -> None:
     assert by_format == by_flag
 
 
+# --- one run ------------------------------------------------------------------------------------------
+
+
+def reformatted(store: Store, run_id: str) -> bytes:
+    """The run's record as another program may have written it, with a field of a later version."""
+    path = store.record_path(run_id)
+    data = json.dumps(json.loads(path.read_bytes()) | {"later": [1e3, "\u20ac"]}, ensure_ascii=False).encode()
+    path.write_bytes(data)
+    return data
+
+
+def test_json_is_the_file_itself(store: Store) -> None:
+    data = reformatted(store, "r1")
+    assert ask(store, run="r1", json=True).text.encode() == data
+    assert ask(store, run="r4", format="json").text.encode() == store.read_bytes("r4")
+
+
+def test_an_in_toto_statement_about_a_record_names_the_digest_of_its_file(store: Store) -> None:
+    data = reformatted(store, "r1")
+    statement = json.loads(ask(store, run="r1", format="intoto").text)
+    digest = {"sha256": hashlib.sha256(data).hexdigest()}
+    assert statement["subject"] == [{"name": "r1/evidence.json", "digest": digest}]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_record_that_says_what_no_run_can_have_written_is_damaged(store: Store, form: str) -> None:
+    path = store.record_path("r1")
+    data = path.read_bytes()
+    for old, new in (
+        (b'"started_at": "2026-05', b'"started_at": "2026-13'),
+        (b'"at_ms": 250', b'"at_ms": ' + b"9" * 400),
+        (b'"interval": 0.25', b'"interval": 0.0'),
+        (b'"ci": {', b'"ci": {"x": "\xff",'),
+    ):
+        assert old in data
+        path.write_bytes(data.replace(old, new, 1))
+        with pytest.raises(EvidenceError, match="is damaged") as refused:
+            ask(store, run="r1", format=form)
+        assert "--verify" in refused.value.hint
+        assert ask(store, verify=True).exit_code == 1
+
+
+def test_a_latest_json_put_back_to_an_older_run_is_not_shown(store: Store) -> None:
+    (store.directory / "latest.json").write_bytes(store.read_bytes("r1"))
+    assert told(store)["run_id"] == "r4"
+    assert ask(store, verify=True).exit_code == 1
+    assert "ROLLOUT_GATE_STATUS=passed" in (store.directory / "latest.env").read_text()
+
+
 # --- history ------------------------------------------------------------------------------------------
+
+
+def test_history_lists_what_has_no_end_also_where_nothing_else_is(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path)
+    store.begin(runs.record("r1", environment="staging"))
+    assert ask(store, history=True).text.splitlines()[:2] == [
+        "no run matches",
+        "unfinished: run r1 (under way, or killed)",
+    ]
+    assert told(store, history=True)["unfinished"] == ["r1"]
+    assert told(store, history=True, status="passed")["unfinished"] == []
+    assert told(store, history=True, since="2100-01-01")["unfinished"] == []
+    with pytest.raises(ConfigurationError, match=r"no run in .* has ended yet: r1 is under way"):
+        ask(store, history=True, format="html")
+    with pytest.raises(ConfigurationError, match="there is no record of environment production"):
+        ask(store, history=True, env="production")
+    runs.add_passed(store, "r2")
+    assert told(store, history=True)["unfinished"] == ["r1"]
+    assert told(store, history=True, env="production")["unfinished"] == []
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,9 @@ def _mode(given: Mapping[str, Any]) -> str | None:
 
     A flag that would be ignored is a mistake: who gives `--head` alone thinks that it was checked.
     """
+    if given["run"] is not None and not given["run"].strip():
+        hint = "give a run (opsgate evidence --history lists them), or leave the flag out for the newest one"
+        raise ConfigurationError("--run is empty: no run is named", hint)
     modes = [mode for mode in _MODES if given[mode]]
     if len(modes) > 1:
         raise ConfigurationError(f"--{' and --'.join(modes)} do not go together", "give one of them")
@@ -113,7 +116,9 @@ def show(settings: Settings, *, run: str | None, environment: str | None, form: 
     """One run in one of the formats: `run`, else the newest one (of `environment`, if given)."""
     if form not in FORMATS:
         raise ConfigurationError(f"--format {form}: unknown format", _choose(FORMATS))
-    return Answer(FORMATS[form](_chosen(_store(settings), run, environment)))
+    store = _store(settings)
+    record, file = store.whole(run or _chosen(store, None, environment).run_id)
+    return Answer(FORMATS[form](record, file))
 
 
 def verified(settings: Settings, *, head: str | None, as_json: bool) -> Answer:
@@ -167,13 +172,25 @@ def history(
     if status not in {None, "passed", "failed", "skipped"}:
         raise ConfigurationError(f"--status {status}: unknown status", "choose passed, failed or skipped")
     begin = None if since is None else _since(since, now)
-    lines = _store(settings).ledger.read()
-    if not lines:
+    store = _store(settings)
+    lines = store.ledger.read()
+    begun = [
+        one for one in store.unfinished() if not one.finished_at and environment in {None, one.environment}
+    ]
+    if not lines and not begun:
         raise _nothing(settings.evidence_dir, environment)
     found = select(lines, environment=environment, since=begin, status=status)
     counted = figures(select(lines, environment=environment, since=begin), now=now, since=begin)
+    earliest = "" if begin is None else timestamp(begin)
+    unfinished = [one.run_id for one in begun if status in {None, one.status} and one.started_at >= earliest]
     if form == "json":
-        return Answer(_json({"runs": msgspec.to_builtins(found), "figures": msgspec.to_builtins(counted)}))
+        told = {"runs": found, "unfinished": unfinished, "figures": counted}
+        return Answer(_json(msgspec.to_builtins(told)))
+    if form == "html" and not lines:
+        raise ConfigurationError(
+            f"no run in {store.directory} has ended yet: {begun[-1].run_id} is under way, or was killed",
+            f"see it: opsgate evidence --run {begun[-1].run_id}",
+        )
     if form == "html":
         from opsgate.evidence.views import history_html
 
@@ -184,7 +201,7 @@ def history(
             status=status,
         )
         return Answer(history_html.render(found, counted, asked, head=lines[-1].hash))
-    return Answer(history_view.render(found, counted))
+    return Answer(history_view.render(found, counted, unfinished))
 
 
 def pruned(settings: Settings, *, keep: str, environment: str | None, now: float, as_json: bool) -> Answer:

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 _HEAD = ("finished (UTC)", "environment", "task", "revision", "status", "rollback", "run")
 
 
-def render(runs: Sequence[Line], figures: Figures) -> str:
-    """A row a run, the newest last, where a terminal's eye is; then the figures."""
+def render(runs: Sequence[Line], figures: Figures, unfinished: Sequence[str] = ()) -> str:
+    """A row a run, the newest last, where a terminal's eye is; then runs without an end, and the figures."""
     rows = [_HEAD, *(_row(line) for line in runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     table = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     told = [f"{name:<23}{' '.join(filter(None, words))}" for name, *words in figure_words(figures)]
-    return "\n".join([*(table if runs else ["no run matches"]), "", *told]) + "\n"
+    begun = [f"unfinished: run {plain(run_id, 64)} (under way, or killed)" for run_id in unfinished]
+    return "\n".join([*(table if runs else ["no run matches"]), *begun, "", *told]) + "\n"
 
 
 def figure_words(figures: Figures) -> list[tuple[str, str, str]]:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from opsgate.evidence.record import encode, pretty
+from opsgate.evidence.record import pretty
 from opsgate.evidence.views.headline import NOT_VALIDATED
-from opsgate.redact import Redactor
 
 if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Image
@@ -24,11 +23,11 @@ STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 
 
-def render(record: Evidence) -> str:
-    """The statement as JSON."""
+def render(record: Evidence, file: bytes) -> str:
+    """The statement as JSON; `file` are the bytes of the record's file."""
     document = {
         "_type": STATEMENT,
-        "subject": [_image(image) for image in record.images] or [_file(record)],
+        "subject": [_image(image) for image in record.images] or [_file(record, file)],
         "predicateType": PREDICATE,
         "predicate": _predicate(record),
     }
@@ -40,8 +39,8 @@ def _image(image: Image) -> dict[str, Any]:
     return {"name": image.pinned.partition("@")[0], "digest": {algorithm: value}}
 
 
-def _file(record: Evidence) -> dict[str, Any]:
-    digest = hashlib.sha256(encode(record, Redactor())).hexdigest()
+def _file(record: Evidence, file: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(file).hexdigest()
     return {"name": f"{record.run_id}/evidence.json", "digest": {"sha256": digest}}
 
 
