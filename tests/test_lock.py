@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from opsgate.errors import EnvironmentHeld, EvidenceError
+from opsgate.evidence import lock as module
+from opsgate.evidence.files import replace
 from opsgate.evidence.lock import EnvironmentLock, Holder
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ def test_a_second_run_is_told_who_holds_the_environment(tmp_path: Path) -> None:
         "environment production is held by run r1 (gate, process 4711 on runner-7, "
         "since 2026-05-28T20:26:40.000Z)"
     )
-    assert "rollback --force" in caught.value.hint
+    assert "`opsgate rollback --env production --force`" in caught.value.hint
     first.release()
     second = EnvironmentLock(tmp_path, "production")
     second.acquire(holder("r2"))
@@ -96,6 +99,38 @@ def test_a_killed_holder_leaves_no_stale_lock(tmp_path: Path, others: list[Other
     lock = EnvironmentLock(tmp_path, "production")
     lock.acquire(holder("r2"))
     assert lock.taken_over_by() is None
+
+
+def test_who_has_only_just_locked_it_is_named_once_it_has_left_its_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = EnvironmentLock(tmp_path, "production")
+    first.acquire(holder())
+    note = tmp_path / ".locks" / "production.holder.json"
+    content = note.read_bytes()
+    note.unlink()
+    monkeypatch.setattr(time, "sleep", lambda _: note.write_bytes(content))
+    with pytest.raises(EnvironmentHeld, match="run r1"):
+        EnvironmentLock(tmp_path, "production").acquire(holder("r2"))
+
+
+def test_a_killed_run_is_not_named_in_place_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / ".locks" / "production.holder.json"
+    note.parent.mkdir()
+    note.write_bytes(msgspec.json.encode(holder("killed")))
+    said: list[str] = []
+
+    def looked_at_before(path: Path, data: bytes) -> None:
+        with pytest.raises(EnvironmentHeld) as caught:
+            EnvironmentLock(tmp_path, "production").acquire(holder("r3"))
+        said.append(caught.value.message)
+        replace(path, data)
+
+    monkeypatch.setattr(module, "replace", looked_at_before)
+    EnvironmentLock(tmp_path, "production").acquire(holder("r2"))
+    assert said == ["environment production is held by another run"]
 
 
 def test_the_lock_is_not_inherited_by_a_hook(tmp_path: Path) -> None:
@@ -219,6 +254,133 @@ def test_who_took_over_can_be_taken_over_from(tmp_path: Path) -> None:
     assert [item and item.run_id for item in seen] == ["r2", "r3", None]
 
 
+def test_a_holder_that_was_passed_by_is_named_again_when_the_taker_has_ended(tmp_path: Path) -> None:
+    deaf, taker, third = (EnvironmentLock(tmp_path, "production") for _ in range(3))
+    deaf.acquire(holder("r1"))
+    taker.take_over(holder("r2"), wait=0.1)
+    note = tmp_path / ".locks" / "production.taker.json"
+    left = note.read_bytes()
+    with pytest.raises(EnvironmentHeld, match="run r2"):
+        third.acquire(holder("r3"))
+    taker.release()
+    for killed in (False, True):
+        if killed:
+            note.write_bytes(left)
+        with pytest.raises(EnvironmentHeld, match="run r1"):
+            third.acquire(holder("r3"))
+    deaf.release()
+    third.acquire(holder("r3"))
+    third.release()
+    assert third.holder() is None
+
+
+def test_a_taker_that_answers_gives_its_place_at_once(tmp_path: Path) -> None:
+    deaf, taker, third = (EnvironmentLock(tmp_path, "production") for _ in range(3))
+    deaf.acquire(holder("r1"))
+    taker.take_over(holder("r2"), wait=0.1)
+
+    def answer() -> None:
+        if taker.taken_over_by() is not None:
+            taker.release()
+
+    taken = third.take_over(holder("r3"), wait=30, check=answer)
+    assert taken is not None
+    assert (taken.run_id, taken.reached) == ("r2", True)
+    assert third.passed_by() == holder("r1")
+    assert deaf.taken_over_by() is not None
+    with pytest.raises(EnvironmentHeld, match="run r3"):
+        EnvironmentLock(tmp_path, "production").acquire(holder("r4"))
+    deaf.release()
+    assert third.passed_by() is None
+    with pytest.raises(EnvironmentHeld, match="run r3"):
+        EnvironmentLock(tmp_path, "production").acquire(holder("r4"))
+
+
+def test_whom_there_is_to_wait_for_is_told_once_it_was_asked(tmp_path: Path) -> None:
+    first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
+    found: list[tuple[Holder | None, int]] = []
+
+    def told(who: Holder | None) -> None:
+        found.append((who, len(list((tmp_path / ".locks").glob("*.request")))))
+
+    assert first.take_over(holder("r1"), found=told) is None
+    assert not found
+    assert second.take_over(holder("r2"), wait=0.2, found=told) is not None
+    assert found == [(holder("r1"), 1)]
+
+
+class Stop(Exception):
+    """What ends the wait."""
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_request_is_taken_back_unless_it_has_been_noticed(tmp_path: Path, noticed: bool) -> None:
+    first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
+    first.acquire(holder("r1"))
+
+    def stop() -> None:
+        if noticed:
+            assert first.taken_over_by() == holder("r2")
+        raise Stop
+
+    with pytest.raises(Stop):
+        second.take_over(holder("r2"), check=stop)
+    assert second.withdraw(holder("r2")) == (holder("r1") if noticed else None)
+    assert first.taken_over_by() == (holder("r2") if noticed else None)
+    assert not list((tmp_path / ".locks").glob("*.request"))
+
+
+def test_a_request_that_is_taken_back_while_it_is_read_ends_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
+    first.acquire(holder("r1"))
+    second.take_over(holder("r2"), wait=0.1)
+    read = module._read
+
+    def read_too_late(path: Path) -> Holder | None:
+        content = read(path)
+        monkeypatch.setattr(module, "_read", read)
+        assert second.withdraw(holder("r2")) is None
+        return content
+
+    monkeypatch.setattr(module, "_read", read_too_late)
+    assert first.taken_over_by() is None
+
+
+def test_what_another_taker_asked_for_is_not_taken_back(tmp_path: Path) -> None:
+    first, second, third = (EnvironmentLock(tmp_path, "production") for _ in range(3))
+    first.acquire(holder("r1"))
+
+    def stop() -> None:
+        with pytest.raises(Stop):
+            third.take_over(holder("r3"), check=raise_stop)
+        raise Stop
+
+    def raise_stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        second.take_over(holder("r2"), check=stop)
+    assert second.withdraw(holder("r2")) == holder("r1")
+    assert first.taken_over_by() == holder("r3")
+
+
+def test_what_an_earlier_taker_asked_for_stands_when_the_next_one_takes_its_own_back(tmp_path: Path) -> None:
+    first, second, third = (EnvironmentLock(tmp_path, "production") for _ in range(3))
+    first.acquire(holder("r1"))
+    second.take_over(holder("r2"), wait=0.1)
+    second.release()
+
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        third.take_over(holder("r3"), check=stop)
+    assert third.withdraw(holder("r3")) == holder("r1")
+    assert first.taken_over_by() == holder("r2")
+
+
 def test_a_request_ends_only_the_run_that_it_names(tmp_path: Path) -> None:
     lost = EnvironmentLock(tmp_path, "production")
     lost.acquire(holder("r1", 1))
@@ -244,6 +406,41 @@ def test_a_lock_that_cannot_be_made_names_the_path(tmp_path: Path) -> None:
         assert caught.value.exit_code == 74
 
 
+def refuse(*_: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("refused", ["replace", "replace_durably", "EnvironmentLock._try"])
+def test_where_nothing_can_be_written_a_holder_is_seen_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
+    first.acquire(holder("r1"))
+    monkeypatch.setattr(f"{module.__name__}.replace_durably", refuse)
+    monkeypatch.setattr(f"{module.__name__}.{refused}", refuse)
+    with pytest.raises(EnvironmentHeld, match="run r1"):
+        second.acquire(holder("r2"))
+    # Who cannot be asked is not waited for.
+    taken = second.take_over(holder("r2"), wait=3600)
+    assert taken is not None
+    assert (taken.run_id, taken.reached) == ("r1", False)
+    assert second.unasked is not None
+    assert second.unasked.strerror == "No space left on device"
+    first.release()
+
+
+def test_where_there_is_no_room_for_a_note_the_environment_is_held_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "replace", refuse)
+    first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
+    first.acquire(holder("r1"))
+    with pytest.raises(EnvironmentHeld, match="held by another run"):
+        second.acquire(holder("r2"))
+    first.release()
+    second.acquire(holder("r2"))
+
+
 @pytest.mark.parametrize("content", [b"{", b"\xf4\xff", b"[]"])
 def test_a_holder_file_that_cannot_be_read_hides_nothing_but_the_name(tmp_path: Path, content: bytes) -> None:
     first = EnvironmentLock(tmp_path, "production")
@@ -255,4 +452,4 @@ def test_a_holder_file_that_cannot_be_read_hides_nothing_but_the_name(tmp_path: 
     taken = lock.take_over(holder("r2"), wait=0.5)
     assert taken is not None
     assert (taken.run_id, taken.reached) == ("unknown", False)
-    assert json.loads((tmp_path / ".locks" / "production.holder.json").read_text())["run_id"] == "r2"
+    assert lock.holder() == holder("r2")

@@ -15,7 +15,7 @@ import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
 from opsgate.evidence import repair
-from opsgate.evidence.lock import PATIENCE, EnvironmentLock, Holder
+from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
@@ -55,9 +55,9 @@ def execute(
     """
     store = Store(settings.evidence_dir, settings.redactor)
     reporter = Masked(reporter, settings.redactor)
-    # A signal before the run begins ends the process at once, also while it waits for a holder to go.
+    # A signal before the run begins ends the process at once, but for one while it waits for a holder to go.
     told: list[str] = []
-    with _locked(task, settings, store, told) as (lock, run_id, taken), Halt() as halt:
+    with _locked(task, settings, store, reporter, told) as (lock, run_id, taken), Halt() as halt:
         halt.taken_over_by = lambda: taker.run_id if (taker := lock.taken_over_by()) else None
         earlier = _earlier(task, settings, store, run_id)
         record = earlier or _new_record(task, settings, run_id, ci)
@@ -86,7 +86,7 @@ def execute(
 
 @contextmanager
 def _locked(
-    task: Task, settings: Settings, store: Store, told: list[str]
+    task: Task, settings: Settings, store: Store, reporter: Reporter, told: list[str]
 ) -> Iterator[tuple[EnvironmentLock, str, Takeover | None]]:
     """Hold the environment: its lock, the run's id, and from whom it was taken.
 
@@ -103,31 +103,31 @@ def _locked(
         started_at=timestamp(time.time()),
         task=task.trigger,
     )
+    lost: EvidenceError | None = None
     try:
         try:
             store.prepare()
+        except EvidenceError as error:
+            lost = error
+        # Held is held, also where nothing can be written.
+        try:
             if task.force:
-                taken = _take_over(lock, holder, told)
+                from opsgate.stages.takeover import take_over
+
+                taken = take_over(lock, holder, settings, reporter=reporter, told=told)
             else:
                 lock.acquire(holder)
-            repair.complete(store)
+            if lost is None:
+                repair.complete(store)
         except EvidenceError as error:
+            lost = lost or error
+        if lost is not None:
             if task.needs_evidence:
-                raise NotReady(error.message, error.hint) from error
-            told.append(f"evidence cannot be written, rolling back all the same: {error.message}")
+                raise NotReady(lost.message, lost.hint) from lost
+            told.append(f"evidence cannot be written, rolling back all the same: {lost.message}")
         yield lock, run_id, taken
     finally:
         lock.release()
-
-
-def _take_over(lock: EnvironmentLock, holder: Holder, told: list[str]) -> Takeover | None:
-    taken = lock.take_over(holder)
-    if taken is not None:
-        words = f"took the environment over from run {taken.run_id} (process {taken.pid} on {taken.host})"
-        if not taken.reached:
-            words += f"; it did not answer within {PATIENCE:g} s, its hook may still be running"
-        told.append(words)
-    return taken
 
 
 def _new_record(task: Task, settings: Settings, run_id: str, ci: Ci) -> Evidence:

@@ -267,7 +267,9 @@ def test_a_person_takes_over(site: Site, runtime: Runtime) -> None:
         assert not alive(hook)
         lost = site.ended(loser, 75)
     assert taker["status"] == "passed"
-    assert "verdict by " in result.err.splitlines()[0]
+    first, second = result.err.splitlines()[:2]
+    assert re.search(r"verdict by \d\d:\d\d:\d\d UTC at the latest; run loser .* is asked to stop", first)
+    assert "start     verdict by " in second
     assert "took the environment over from run loser" in result.err
     assert taker["stages"]["rollback"]["took_over"]["run_id"] == "loser"
     assert taker["stages"]["rollback"]["took_over"]["reached"] is True
@@ -281,7 +283,9 @@ def test_a_person_takes_over(site: Site, runtime: Runtime) -> None:
 
 
 def test_force_needs_nobody_to_hold_the_environment(shipped: Site) -> None:
-    assert "took_over" not in shipped.run("rollback", "--force", "--json").document["stages"]["rollback"]
+    result = shipped.run("rollback", "--force", "--json")
+    assert "took_over" not in result.document["stages"]["rollback"]
+    assert "start     verdict by " in result.err.splitlines()[0]
 
 
 def test_deploy_alone_then_a_manual_way_back(site: Site, runtime: Runtime) -> None:

@@ -152,6 +152,12 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> No
         time.sleep(0.005)
 
 
+def on_stderr(result: Result) -> Any:
+    """The record that could not be kept."""
+    start = result.err.index("\n{") + 1
+    return json.JSONDecoder().raw_decode(result.err[start:])[0]
+
+
 def asked(runtime: Runtime, more_than: int = 0) -> None:
     """Wait until the runtime has been probed."""
     until(lambda: len(runtime.requests) > more_than, "the runtime was not asked")

@@ -218,9 +218,18 @@ FAULTS = {
         "starts nothing more",
         (75,), "failed/interrupted", "took this environment over", OF_BOTH,
     ),
+    "forced-without-evidence": _lock(
+        "`rollback --force` on a full disk: the holder cannot be asked (without `--force`: it is named, 75)",
+        (74,), "", "it could not be asked to stop, and may go on", "the record on stderr names the holder",
+    ),
     "force-interrupted": _lock(
         "A signal while `rollback --force` waits for a holder that does not answer",
-        (129, 130, 143), "", "interrupted by SIG", "nothing was touched",
+        (129, 130, 143), "", "interrupted by SIG", "nothing was touched: the holder goes on",
+    ),
+    "force-interrupted-late": _lock(
+        "The same once the holder has noticed what it was asked",
+        (129, 130, 143), "", "was asked to stop, and ends. Nothing was rolled back",
+        "the holder's final record and its ledger line",
     ),
 }  # fmt: skip
 

@@ -9,12 +9,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.rig import Result, Runtime, Site
-from tests.faults.rig import BACK, DEPLOY, HOLD, RUN, check_evidence, configure, held, struck
+from tests.faults.rig import BACK, DEPLOY, HOLD, RUN, check_evidence, configure, held, on_stderr, struck
 from tests.faults.table import FAULTS
 
 STALE = """
@@ -31,12 +30,6 @@ io.open = builtins.open = functools.partial(stale, io.open)
 """
 NOT_V2 = 'test "$OPSGATE_REVISION" != v2'
 SHIP = 'echo "${now:-up} $OPSGATE_REVISION" > state'
-
-
-def on_stderr(result: Result) -> Any:
-    """The record that could not be kept."""
-    start = result.err.index("\n{") + 1
-    return json.JSONDecoder().raw_decode(result.err[start:])[0]
 
 
 @pytest.fixture

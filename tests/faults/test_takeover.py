@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from tests.e2e.rig import Result, Runtime, Site, answered
-from tests.faults.rig import RUN, check_evidence, configure, held, orphans, struck, until
+from tests.faults.rig import RUN, check_evidence, configure, held, on_stderr, struck, until
 from tests.faults.table import FAULTS
 
 DEAF = "trap '' TERM; echo > begun; while :; do sleep 1; done"
+FIRST_LINE = re.compile(
+    rf"verdict by \d\d:\d\d:\d\d UTC at the latest; run {RUN} \(release, process \d+ on .*\) holds prod "
+    "and is asked to stop: that takes 15 s at most"
+)
+
+
+def interrupted(taker: subprocess.Popen[str]) -> Result:
+    """What it says to a signal while it waits."""
+    taker.send_signal(signal.SIGTERM)
+    try:
+        return answered(taker, 143)
+    except subprocess.TimeoutExpired:
+        taker.kill()
+        raise
 
 
 def lost(site: Site) -> Any:
@@ -85,6 +101,9 @@ def test_a_person_takes_over_from_a_stopped_holder(site: Site, runtime: Runtime)
         run.until((site.path / "begun").exists, "the hook did not begin")
         os.kill(run.process.pid, signal.SIGSTOP)
         taker = site.run("rollback", "--force", "--json", OPSGATE_RUN_ID="taker")
+        holder = f"run {RUN} (release, process {run.process.pid} on "
+        assert f"environment prod is held by {holder}" in site.run("gate", code=75).err
+        assert f"held by {holder}" in site.run("doctor", code=2).out
         os.kill(run.process.pid, signal.SIGCONT)
         result = run.end()
     assert "it did not answer within 15 s, its hook may still be running" in taker.err
@@ -100,18 +119,54 @@ def test_waiting_for_a_holder_ends_with_a_signal(site: Site, runtime: Runtime) -
     with held(site, "deploy", "release") as holder:
         os.kill(holder.process.pid, signal.SIGSTOP)
         taker = site.start("rollback", "--force", OPSGATE_RUN_ID="taker")
-        requests = site.evidence / ".locks"
-        until(lambda: any(requests.glob("*.request")), "nobody was asked")
-        taker.send_signal(signal.SIGTERM)
-        try:
-            result = answered(taker, 143)
-        except subprocess.TimeoutExpired:
-            taker.kill()
-            raise
+        assert taker.stderr is not None
+        assert FIRST_LINE.search(taker.stderr.readline())
+        result = interrupted(taker)
         FAULTS["force-interrupted"].check(result)
+        assert "Nothing was touched" in result.err
         assert not (site.evidence / "taker").exists()
         os.kill(holder.process.pid, signal.SIGCONT)
-        os.kill(holder.process.pid, signal.SIGTERM)
-        holder.process.communicate(timeout=20)
-    assert runtime.read() == ("up", "v1")
-    assert not orphans(site)
+        holder.go()
+        assert holder.end().code == 0
+    assert runtime.read() == ("up", "v2")
+
+
+def test_a_signal_once_the_holder_has_noticed(site: Site) -> None:
+    configure(site, deploy=DEAF)
+    with struck(site, "release") as holder:
+        holder.until((site.path / "begun").exists, "the hook did not begin")
+        taker = site.start("rollback", "--force", OPSGATE_RUN_ID="taker")
+        requests = site.evidence / ".locks"
+        until(lambda: any(requests.glob("*.seen")), "the holder did not notice")
+        os.kill(holder.process.pid, signal.SIGSTOP)
+        result = interrupted(taker)
+        os.kill(holder.process.pid, signal.SIGCONT)
+        FAULTS["force-interrupted-late"].check(result)
+        assert f"run {RUN} (release, process {holder.process.pid} on " in result.err
+        assert "opsgate rollback --env prod" in result.err
+        assert holder.end().code == 75
+    assert not (site.evidence / "taker").exists()
+
+
+def test_a_holder_is_named_where_nothing_can_be_written(site: Site) -> None:
+    configure(site, rollback="true")
+    with held(site, "deploy", "release") as holder:
+        result = unwriting(site, "rollback", code=75)
+        assert f"is held by run {RUN} (release, process {holder.process.pid} on " in result.err
+        forced = unwriting(site, "rollback", "--force", "--no-verify", code=74)
+        FAULTS["forced-without-evidence"].check(forced, on_stderr(forced))
+        took_over = on_stderr(forced)["stages"]["rollback"]["took_over"]
+        assert (took_over["run_id"], took_over["reached"]) == (RUN, False)
+        holder.go()
+        assert holder.end().code == 0
+
+
+def unwriting(site: Site, *args: str, code: int) -> Result:
+    """A command that cannot put a byte into a file."""
+    command = ["/bin/sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", sys.executable, "-m", "opsgate", *args]
+    done = subprocess.run(
+        command, cwd=site.path, env=site.environ({}), stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done
+    return Result(done.returncode, done.stdout, done.stderr)
