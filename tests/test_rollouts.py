@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -66,6 +66,25 @@ def test_other_environments_and_runs_that_proved_nothing_do_not_count(store: Sto
     runs.add(store, runs.deployed(runs.record("r3", revision="v3", trigger="deploy")))
     runs.add(store, runs.gated(runs.record("r4", revision="v4", trigger="gate"), runs.probed("+++++")))
     assert good(store, "v9") == "r1"
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_gate_after_a_deploy_that_did_not_succeed_proves_nothing(
+    store: Store, status: Literal["failed", "interrupted"]
+) -> None:
+    evidence = runs.deployed(runs.record("r1", revision="v1"), runs.probed("+++++"))
+    evidence.stages.deploy.status = status
+    runs.add(store, evidence)
+    assert good(store) is None
+    assert rollouts.passed_rollout(store, "production", "v1") is None
+
+
+def test_a_run_that_was_rolled_back_before_is_not_good_again(store: Store) -> None:
+    evidence = runs.deployed(runs.record("r1", revision="v1"), runs.probed("+++++"))
+    first = runs.rolled_back(runs.record("r1"), trigger="manual").stages.rollback
+    evidence.stages.rollback = Rollback(attempted=False, withheld="no_last_good", earlier=[first])
+    runs.add(store, evidence)
+    assert good(store) is None
 
 
 def test_a_gate_on_a_revision_deployed_elsewhere_counts(store: Store) -> None:
@@ -228,3 +247,13 @@ def test_automatic_rollbacks_of_the_day_are_counted_by_run(store: Store) -> None
     evidence.finished_at = None
     store.begin(evidence, continuing=True)
     assert count() == 3
+
+
+def test_a_rollback_that_a_person_followed_up_is_still_counted(store: Store) -> None:
+    first = cut_off(runs.record("r1")).stages.rollback
+    evidence = runs.rolled_back(runs.record("r1", trigger="rollback"), trigger="manual")
+    evidence.stages.rollback.earlier = [first]
+    runs.add(store, evidence)
+    assert rollouts.automatic_rollbacks(store, "production", runs.EPOCH) == 1
+    assert rollouts.automatic_rollbacks(store, "production", runs.EPOCH + 21) == 0
+    assert rollouts.automatic_rollbacks(store, "staging", runs.EPOCH) == 0

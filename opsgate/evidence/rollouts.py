@@ -10,8 +10,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from opsgate.errors import ConfigurationError, EvidenceError
 from opsgate.evidence.record import Rollout, timestamp
 from opsgate.evidence.store import decoded
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from opsgate.evidence.ledger import Line
-    from opsgate.evidence.record import Evidence, Image
+    from opsgate.evidence.record import Evidence, Image, Rollback
     from opsgate.evidence.store import Store
 
 _GATE_DID_NOT_PASS = frozenset(
@@ -81,23 +79,28 @@ def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
             recent.add(line.run_id)
             if line.rollback == "auto":
                 runs.add(line.run_id)
-    cut_off = list(store.unfinished())
+    others = list(store.unfinished())
     for run_id in recent - runs:
+        # What was cut off may have no line of its own, and a person's rollback after it has the newest.
         with suppress(EvidenceError, ConfigurationError):
-            evidence = store.load(run_id)
-            if evidence.finished_at is None:
-                cut_off.append(evidence)
-    for evidence in cut_off:
-        rollback = evidence.stages.rollback
-        began = evidence.started_at if rollback.started_at is UNSET else rollback.started_at
-        if (
-            evidence.environment == environment
-            and rollback.attempted is True
-            and rollback.trigger == "auto"
-            and began >= earliest
-        ):
+            others.append(store.load(run_id))
+    for evidence in others:
+        began = [
+            rollback.started_at or evidence.started_at
+            for rollback in rollbacks(evidence)
+            if rollback.trigger == "auto"
+        ]
+        if evidence.environment == environment and any(moment >= earliest for moment in began):
             runs.add(evidence.run_id)
     return len(runs)
+
+
+def rollbacks(evidence: Evidence) -> Iterator[Rollback]:
+    """The run's rollbacks that were begun, the oldest first."""
+    newest = evidence.stages.rollback
+    for rollback in (*(newest.earlier or ()), newest):
+        if rollback.attempted is True:
+            yield rollback
 
 
 def _passed(store: Store, environment: str) -> Iterator[Rollout]:
@@ -115,8 +118,8 @@ def _gate_passed(evidence: Evidence) -> bool:
     stages = evidence.stages
     return (
         stages.gate.status == "passed"
-        and stages.deploy.status != "failed"
-        and stages.rollback.attempted is not True
+        and stages.deploy.status not in {"failed", "interrupted"}
+        and not any(rollbacks(evidence))
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 from opsgate.errors import ConfigurationError, Interrupted, OpsgateError, TakenOver
 from opsgate.evidence.record import Deploy
 from opsgate.hooks.hook import Outputs
@@ -43,9 +45,15 @@ def run(session: Session) -> bool:
     """
     record, settings = session.record, session.settings
     _require_pins(session)
-    limit = settings.timeouts.deploy
+    limit, before = settings.timeouts.deploy, msgspec.structs.replace(record.stages.deploy)
     with session.stage("deploy", record.stages.deploy) as stage, session.within(limit):
-        done, outputs = session.run_hook("deploy", command(session), limit=limit)
+        try:
+            done, outputs = session.run_hook("deploy", command(session), limit=limit)
+        except (Interrupted, TakenOver):
+            if "deploy" not in session.begun:
+                # What has not begun is not in the record.
+                record.stages.deploy = before
+            raise
         stage.commands = [done]
         # A hook that failed or was cut off may have brought it out: a rollback must lead away from it.
         take_revision(session, outputs)

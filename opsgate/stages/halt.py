@@ -76,6 +76,9 @@ class Halt:
     def rest(self) -> None:
         """The run has stopped, or come to its end: nothing is broken off any more."""
         self._is_over = True
+        self._rest_clock()
+
+    def _rest_clock(self) -> None:
         if self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -118,6 +121,10 @@ class Halt:
     def shielded(self) -> Iterator[None]:
         """Hold the first signal: a rollback that is under way is not cut off by it."""
         self._shielded = True
+        if not self._must_stop():
+            # A signal that came a moment ago is held too: its seconds begin when the rollback has ended.
+            self._stopping_since = None
+            self._rest_clock()
         try:
             yield
         finally:

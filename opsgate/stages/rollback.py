@@ -9,12 +9,13 @@ from typing import Literal
 
 import msgspec
 
-from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.errors import ConfigurationError, EvidenceError, Interrupted, TakenOver
 from opsgate.evidence import repair, rollouts
 from opsgate.evidence.record import Command, Gate, Rollback, Rollout, Withheld, timestamp
 from opsgate.evidence.store import Store
 from opsgate.settings import Settings
 from opsgate.stages import deploy, probing
+from opsgate.stages.outcome import command_line
 from opsgate.stages.session import Session
 from opsgate.verdict.expect import revisions_match
 from opsgate.verdict.judge import Passed
@@ -27,7 +28,7 @@ def automatic(session: Session) -> None:
     """After a failed gate or deploy: roll back, unless that is not configured or withheld."""
     if not session.settings.hooks.rolls_back:
         return
-    leaving = _leaving(session)
+    before, leaving = session.record.stages.rollback, _leaving(session)
     last_good = _last_good(session, leaving)
     stage = _begin(session, trigger="auto", reason=None, last_good=last_good)
     stage.withheld = _withheld(session, last_good)
@@ -35,7 +36,7 @@ def automatic(session: Session) -> None:
         session.reporter.warn(f"rollback withheld: {stage.withheld}")
         session.save()
         return
-    _roll_back(session, stage, leaving=leaving, verify=True)
+    _roll_back(session, stage, before=before, leaving=leaving, verify=True)
 
 
 def manual(session: Session, *, to: str | None, reason: str | None, verify: bool) -> None:
@@ -43,16 +44,18 @@ def manual(session: Session, *, to: str | None, reason: str | None, verify: bool
 
     Raises `ConfigurationError` when `to` names no revision that has passed.
     """
-    record = session.record
+    record, before = session.record, session.record.stages.rollback
     way = route(session.settings, to)
     if way.leaving and not record.revision:
         record.revision, record.images = way.leaving.revision, list(way.leaving.images)
+    # Where no evidence says what is being left, a variable may.
+    record.revision = record.revision or session.settings.revision
     stage = _begin(session, trigger="manual", reason=reason, last_good=way.to)
     if way.to is None and session.settings.hooks.redeploy:
         stage.withheld = "no_last_good"
         record.status, record.status_reason = "failed", "rollback_failed"
         return
-    _roll_back(session, stage, leaving=way.leaving, verify=verify)
+    _roll_back(session, stage, before=before, leaving=way.leaving, verify=verify)
     session.halt.check()
     if not stage.succeeded:
         record.status, record.status_reason = "failed", "rollback_failed"
@@ -109,7 +112,7 @@ def route(settings: Settings, to: str | None = None) -> Route:
     if to is not None and last_good is None:
         raise ConfigurationError(
             f"--to {to}: no run of {settings.environment} with this revision has passed",
-            "see what has: opsgate evidence --history --status passed",
+            f"see what has: {command_line('evidence', settings)} --history --status passed",
         )
     return Route(leaving, last_good)
 
@@ -172,34 +175,49 @@ def _begin(
         last_good=last_good,
         took_over=session.took_over or msgspec.UNSET,
     )
-    if before.commands:
-        stage.earlier = [*(before.earlier or []), msgspec.structs.replace(before, earlier=msgspec.UNSET)]
+    earlier = list(before.earlier or [])
+    if before.attempted is True or before.withheld:
+        earlier.append(msgspec.structs.replace(before, earlier=msgspec.UNSET))
+    if earlier:
+        stage.earlier = earlier
     return stage
 
 
-def _roll_back(session: Session, stage: Rollback, *, leaving: Rollout | None, verify: bool) -> None:
-    if session.halt.pending():
-        # What has not begun is not in the record, but for whom the environment was taken from.
-        session.record.stages.rollback = Rollback(took_over=stage.took_over)
+def _roll_back(
+    session: Session, stage: Rollback, *, before: Rollback, leaving: Rollout | None, verify: bool
+) -> None:
+    try:
         session.halt.check()
-    with session.stage("rollback", stage):
-        stage.attempted = True
+        with session.stage("rollback", stage):
+            _execute(session, stage, leaving=leaving, verify=verify)
+    except (Interrupted, TakenOver):
+        if "rollback" not in session.begun:
+            # What has not begun is not in the record, but for whom the environment was taken from.
+            took_over = stage.took_over or before.took_over
+            session.record.stages.rollback = msgspec.structs.replace(before, took_over=took_over)
+        raise
+
+
+def _execute(session: Session, stage: Rollback, *, leaving: Rollout | None, verify: bool) -> None:
+    stage.attempted = True
+    session.save()
+    # What asked for a stop while this was written came first.
+    session.halt.check()
+    with session.halt.shielded():
+        stage.commands = list(_chain(session, stage.last_good or None))
+        is_cut_off = session.halt.pending()
+    last = stage.commands[-1]
+    stage.exit_code, stage.succeeded = last.exit_code, last.succeeded
+    if not stage.succeeded:
+        stage.status = "interrupted" if is_cut_off else "failed"
+        return
+    stage.status = "passed"
+    if session.halt.pending():
+        return
+    if verify and probing.any_required(session.settings.targets):
         session.save()
-        with session.halt.shielded():
-            stage.commands = list(_chain(session, stage.last_good or None))
-            is_cut_off = session.halt.pending()
-        last = stage.commands[-1]
-        stage.exit_code, stage.succeeded = last.exit_code, last.succeeded
-        if not stage.succeeded:
-            stage.status = "interrupted" if is_cut_off else "failed"
-            return
-        stage.status = "passed"
-        if session.halt.pending():
-            return
-        if verify and probing.any_required(session.settings.targets):
-            session.save()
-            stage.recovered = _recovered(session, stage, leaving)
-            stage.status = "passed" if stage.recovered else "failed"
+        stage.recovered = _recovered(session, stage, leaving)
+        stage.status = "failed" if stage.recovered is False else "passed"
 
 
 def _chain(session: Session, last_good: Rollout | None) -> Sequence[Command]:

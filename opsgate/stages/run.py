@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
-from opsgate.evidence import repair
+from opsgate.evidence import repair, rollouts
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
@@ -167,7 +167,7 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
     if not task.stages:
         return
     stages, alone = earlier.stages, f"start a run of its own: {hint}"
-    if stages.deploy.status == "failed" or stages.rollback.attempted is True:
+    if stages.deploy.status == "failed" or any(rollouts.rollbacks(earlier)):
         raise ConfigurationError(
             f"the release of run {run} failed to deploy, or was rolled back: it cannot go on", alone
         )
@@ -187,13 +187,16 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
 
 
 def _begin(task: Task, session: Session, told: list[str], *, continuing: bool) -> None:
+    lost: EvidenceError | None = None
     try:
         session.store.begin(session.record, continuing=continuing)
     except EvidenceError as error:
         if task.needs_evidence:
             raise NotReady(error.message, error.hint) from error
-        session.evidence_error = error
+        lost = error
     seconds = worst_case(session.settings, task.trigger, task.stages)
     session.reporter.started(session.record, verdict_by=math.ceil(time.time() + seconds))
     for warning in (*told, *session.settings.warnings):
         session.reporter.warn(warning)
+    if lost is not None:
+        session.lose(lost)

@@ -63,6 +63,8 @@ class Session:
         self.settings, self.record, self.store = settings, record, store
         self.redactor, self.reporter, self.halt, self.environ = redactor, reporter, halt, environ
         self.took_over = took_over
+        self.begun: set[hooks.HookName] = set()
+        """The hooks that this task has started."""
         self._held_told = False
         self.evidence_error: EvidenceError | None = None
         self.began = time.monotonic()
@@ -72,7 +74,8 @@ class Session:
         self._is_stuck = False
         self.judges_revision = bool(settings.revision or record.revision)
         """A flag, a variable, the run that is continued, or a rollout of our own names a revision."""
-        record.revision = settings.revision or record.revision
+        if record.trigger != "rollback":
+            record.revision = settings.revision or record.revision
 
     def _good_before(self) -> Rollout | None:
         """What `redeploy` leads back to, should the evidence be lost during this run."""
@@ -190,11 +193,16 @@ class Session:
 
         `deploying` takes the place of the run's own revision, images, pins and tag. A publish or deploy
         hook that left something unusable counts as failed, and so does one for which no time is left.
-        What else it left is told however it ended.
+        What else it left is told however it ended. Raises `Interrupted` or `TakenOver` where the run has
+        to stop before the command is started.
         """
+        if cut is None:
+            # Since the stage was asked last, records were written; that may have taken a while.
+            self.halt.check()
         limit = self.left(limit)
         if limit <= 0:
             return _command(command, _NO_TIME), hooks.Outputs()
+        self.begun.add(name)
         with self._output_file() as output:
             finished = process.run(
                 command,

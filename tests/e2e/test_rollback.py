@@ -131,6 +131,15 @@ def test_a_dry_run_says_that_nothing_would_be_started(site: Site) -> None:
     assert (step["stage"], step["command"]) == ("rollback", None)
 
 
+def test_a_revision_that_is_named_for_rollouts_is_not_what_is_left(shipped: Site) -> None:
+    result = shipped.run("rollback", "--reason", "drill", OPSGATE_REVISION="v9")
+    assert result.headline == "prod runs v1, not v2: rolled back and recovered"
+    assert shipped.record()["revision"] == "v2"
+    shipped.run("release", "--revision", "v3", OPSGATE_RUN_ID="three")
+    shipped.run("rollback", OPSGATE_REVISION="v9", OPSGATE_RUN_ID="three")
+    assert shipped.record()["revision"] == "v3"
+
+
 def test_one_that_fails_needs_a_person(shipped: Site) -> None:
     result = shipped.run("rollback", "--json", code=3, RUNTIME_ROLLBACK_COMMAND="echo no route; exit 5")
     record = result.document
@@ -233,6 +242,15 @@ def test_without_evidence_a_person_still_gets_back(site: Site, runtime: Runtime)
     assert site.run("rollback", "--json", code=74).document["exit_code"] == 74
     for task in ("release", "gate"):
         assert "artifacts" in site.run(task, code=2).err
+
+
+def test_a_record_that_cannot_be_begun_is_told_before_the_rollback(site: Site) -> None:
+    site.run("gate")
+    (site.evidence / "r").write_text("in the way")
+    site.configure(rollback="echo going")
+    result = site.run("rollback", "--no-verify", code=74, OPSGATE_RUN_ID="r")
+    assert result.err.index("evidence cannot be written: ") < result.err.index("rollback | going")
+    assert result.err.count("evidence cannot be written: ") == 1
 
 
 def test_mistakes_elsewhere_are_only_warnings(site: Site) -> None:

@@ -67,6 +67,17 @@ def test_a_rollback_goes_on_and_what_follows_is_broken_off(halt: Halt) -> None:
     assert went_on
 
 
+def test_a_signal_just_before_a_rollback_has_its_time_after_it(halt: Halt) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    with halt.shielded():
+        assert halt.left() == float("inf")
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        assert halt.held() == signal.SIGTERM
+    assert halt.left() < float("inf")
+    with pytest.raises(Interrupted):
+        wait()
+
+
 def test_a_second_signal_breaks_off_a_rollback_that_does_not_ask(halt: Halt) -> None:
     with halt.shielded():
         wait_after(signal.SIGTERM)
