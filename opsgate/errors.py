@@ -9,8 +9,8 @@ OpsgateError                 70  a defect, unless a subclass says otherwise
 └── Interrupted             128+ a signal asked opsgate to stop
 
 Each says what happened, where, and what to do next. Errors of a single stage are defined beside the code
-that raises them; their exit code is 1. `opsgate.door` turns one into an exit code, `stages.supervise` once
-there is a record.
+that raises them, and say which exit code is theirs. `opsgate.door` turns one into an exit code,
+`stages.supervise` once there is a record.
 """
 
 from __future__ import annotations

@@ -188,7 +188,10 @@ REASONS: Final = {
     "observer_offline": ("failed", "Neither the targets nor the control URLs could be reached from here."),
     "publish_failed": ("failed", "Building, pushing or resolving failed. Nothing was deployed."),
     "deploy_failed": ("failed", "The deploy hook failed."),
-    "interrupted": ("failed", "A signal ended the run, or it is still under way, or it was killed."),
+    "interrupted": (
+        "failed",
+        "A signal, a takeover or a mistake ended the run, or it is still under way, or it was killed.",
+    ),
     "internal_error": ("failed", "A defect in opsgate."),
     "rollback_failed": ("failed", "A manual rollback did not succeed."),
     "not_recovered": ("failed", "A manual rollback succeeded, and the runtime does not serve."),

@@ -63,9 +63,9 @@ def supervised(task: Task, session: Session) -> int:
             session.halt.rest()
     except (Interrupted, TakenOver) as stop:
         session.reporter.warn(stop.message)
-        if record.stages.rollback.attempted is not True or record.trigger == "rollback":
-            record.status, record.status_reason = "failed", "interrupted"
         is_taken = isinstance(stop, TakenOver)
+        if is_taken or record.stages.rollback.attempted is not True or record.trigger == "rollback":
+            record.status, record.status_reason = "failed", "interrupted"
         record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
         if is_taken:
             record.next_steps.insert(0, str(stop))
@@ -84,15 +84,20 @@ def supervised(task: Task, session: Session) -> int:
 
 
 def _refused(task: Task, session: Session, error: NotReady | ConfigurationError) -> int:
-    """Nothing was touched: exit 2. Found out only after something was, it is the failure of that stage."""
-    record = session.record
+    """This task has touched nothing: exit 2. Found out only after it has, the mistake cuts the run short."""
+    record, settings = session.record, session.settings
     session.reporter.warn(str(error))
     record.next_steps = [str(error)]
-    if not record.deployed and record.stages.publish.status != "passed":
+    is_untouched = session.begun.isdisjoint({"publish", "deploy", "rollback"})
+    if not is_untouched:
+        record.status, record.status_reason = "failed", "interrupted"
+    if record.deployed or not is_untouched:
+        record.next_steps += _steps(task, session, "this mistake")
+    if is_untouched:
         return error.exit_code
-    record.status, record.status_reason = "failed", "interrupted" if record.deployed else "deploy_failed"
-    record.next_steps += _steps(task, session, "this mistake")
-    return outcome.exit_code(record, fail_on_skipped=False)
+    # What is out and cannot be looked at is not rolled back by itself either.
+    is_left = record.deployed and settings.hooks.rolls_back and settings.rollback
+    return ExitCode.PERSON_NEEDED if is_left else ExitCode.FAILED
 
 
 def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:

@@ -213,6 +213,11 @@ FAULTS = {
         "`rollback --force` while a release holds the environment and its hook ignores TERM",
         (75,), "failed/interrupted", "took this environment over", OF_BOTH,
     ),
+    "forced-rollback": _lock(
+        "`rollback --force` while a rollback that came by itself runs: its hook is ended",
+        (75,), "failed/interrupted", "took this environment over",
+        OF_BOTH + "; the gate's verdict stands in its stage",
+    ),
     "forced-stopped-holder": _lock(
         "`rollback --force` while the holder is stopped: it goes on after 15 s; the holder, continued, "
         "starts nothing more",

@@ -31,6 +31,12 @@ _WITHHELD: Final = {
     "no_last_good": f"not rolled back, no earlier release is known to be good: {PERSON}",
     "circuit_open": f"not rolled back, too many automatic rollbacks in 24 hours: {PERSON}",
 }
+_MISTAKE: Final = "a mistake in the configuration stopped the run"
+_CUT_SHORT: Final[dict[int | None, str]] = {
+    ExitCode.HELD: "another run took over",
+    ExitCode.FAILED: _MISTAKE,
+    ExitCode.PERSON_NEEDED: f"{_MISTAKE}: {PERSON}",
+}
 
 
 def headline(record: Evidence) -> str:
@@ -59,13 +65,14 @@ def _cut_short(record: Evidence) -> str:
     if record.finished_at is None:
         return f"this run has not finished: {_unproven(record)}"
     if record.exit_code == ExitCode.NOT_READY:
+        if record.deployed:
+            return f"{_unproven(record)}: not ready, this task touched nothing"
         return f"{_unchanged(record)}: not ready, nothing was touched"
     if record.exit_code == ExitCode.EVIDENCE_LOST and record.stages.rollback.recovered:
         return f"{_recovered(record)}, but {_LOST}"
     if record.exit_code == ExitCode.EVIDENCE_LOST and record.stages.gate.status == "passed":
         return f"{_passed(record)}, but {_LOST}"
-    why = "another run took over" if record.exit_code == ExitCode.HELD else "interrupted"
-    return f"{_unproven(record)}: {why}"
+    return f"{_unproven(record)}: {_CUT_SHORT.get(record.exit_code, 'interrupted')}"
 
 
 def _passed(record: Evidence) -> str:
@@ -73,6 +80,10 @@ def _passed(record: Evidence) -> str:
     targets = count(len(gate.required), "target")
     soak = gate.policy.soak if gate.policy else 0
     healthy = f"healthy for {span(soak)} on {targets}" if soak else f"healthy on {targets}"
+    if record.stages.deploy.status == "interrupted":
+        seen = seen_revision(gate.required)
+        runs = f"runs {seen}: {healthy}" if seen else f"is {healthy}"
+        return f"{runtime(record)} {runs}, but the deploy of {new(record)} was cut off"
     revision = record.revision if record.deployed or gate.revision else seen_revision(gate.required)
     if revision or record.deployed:
         return f"{runtime(record)} runs {plain(revision or 'the new release', 64)}: {healthy}"
