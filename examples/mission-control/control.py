@@ -141,13 +141,10 @@ def deploy(runtime: Runtime, revision: str) -> int:
 
 
 def check(runtime: Runtime) -> int:
-    """Prove that a deploy could work now: ports, state directory, the last good release if one is named."""
+    """Prove that a deploy could work now: ports and state directory."""
     runtime.require_ports(base_port())
     runtime.require_writable()
-    last_good = os.environ.get("OPSGATE_LAST_GOOD_REVISION", "")
-    if last_good:
-        releases.find(runtime.releases, last_good)
-    print(f"ready: {runtime.home}, last good release {last_good or 'not named'}")
+    print(f"ready: {runtime.home}")
     return 0
 
 
