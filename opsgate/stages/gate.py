@@ -25,8 +25,8 @@ def run(session: Session) -> None:
 def _decide(session: Session, gate: Gate) -> None:
     if not probing.any_required(session.settings.targets):
         gate.status, gate.status_reason = "skipped", "no_urls_configured"
-        gate.targets = probing.baseline(session, session.settings.targets)
         gate.policy = session.settings.policy
+        gate.targets = probing.baseline(session, session.settings.targets, limit=gate.policy.deadline)
     else:
         expected = session.record.revision if session.judges_revision else None
         probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")

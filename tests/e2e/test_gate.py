@@ -69,6 +69,17 @@ def test_the_first_line_names_the_worst_case(site: Site) -> None:
     assert (off + timedelta(seconds=3)) % timedelta(days=1) <= timedelta(seconds=6)
 
 
+def test_what_does_not_decide_keeps_the_deadline_too(site: Site, runtime: Runtime) -> None:
+    runtime.becomes("hang")
+    site.configure(urls=[site.url(required=False)])
+    gate = site.run(
+        "gate", "--deadline", "500ms", "--soak", "0", "--attempt-timeout", "20s", "--json"
+    ).document["stages"]["gate"]  # fmt: skip
+    assert gate["status_reason"] == "no_urls_configured"
+    assert gate["targets"][0]["attempts"][0]["kind"] == "timeout"
+    assert gate["duration_ms"] < 10_000
+
+
 @pytest.mark.parametrize("state", ["down", "sick"])
 def test_an_unhealthy_runtime_fails(site: Site, runtime: Runtime, state: str) -> None:
     runtime.becomes(state)
