@@ -139,7 +139,8 @@ FOREIGN: Final = {
     "`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`": (
         "Proxies, in lower case too. `NO_PROXY` takes names, addresses and networks such as `10.0.0.0/8`."
     ),
-    "`NO_COLOR`, `TERM=dumb`": "No colours, and no live table.",
+    "`NO_COLOR`": "No colours.",
+    "`TERM=dumb`": "One line for each event in place of the live table.",
     "`CI`": "One line for each event, also on a terminal.",
     "`GITHUB_ACTIONS` and the other `GITHUB_*` of a workflow": (
         "Run id, commit, outputs, summary and annotations; `GITHUB_TOKEN` for issues only."
