@@ -271,7 +271,7 @@ class Evidence(msgspec.Struct, kw_only=True):
 
     @property
     def deployed(self) -> bool:
-        """The deploy hook of this run was started."""
+        """The deploy stage of this run was begun: its hook may have been started."""
         return self.stages.deploy.started_at is not UNSET
 
 
