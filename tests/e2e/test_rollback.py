@@ -55,6 +55,7 @@ def test_to_a_revision_that_passed(shipped: Site, runtime: Runtime) -> None:
     assert shipped.record()["stages"]["rollback"]["last_good"]["revision"] == "v1"
     result = shipped.run("rollback", "--to", "v9", code=2)
     assert "no run of prod with this revision has passed" in result.err
+    assert "opsgate evidence --env prod --history --status passed" in result.err
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
