@@ -30,6 +30,15 @@ def test_every_part_stands_in_some_page() -> None:
     assert {name for _, name, _ in reference.REGION.findall(text)} == set(reference.PARTS)
 
 
+def test_the_schema_requires_what_the_page_says_is_always_there() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    for name, shape in json_schema()["$defs"].items():
+        _, section = page.split(f"\n### {name}\n")
+        rows = re.findall(r"^\| `(\w+)` \| .*? \| (yes|no) \| ", section.partition("\n### ")[0], re.MULTILINE)
+        assert {field for field, _ in rows} == shape["properties"].keys()
+        assert {field for field, always in rows if always == "yes"} == set(shape["required"])
+
+
 def test_nothing_is_described_that_does_not_exist() -> None:
     schema = json_schema()["$defs"]
     shapes = (file.TOP, file.ENVIRONMENT)
