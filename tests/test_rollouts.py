@@ -257,3 +257,25 @@ def test_a_rollback_that_a_person_followed_up_is_still_counted(store: Store) -> 
     assert rollouts.automatic_rollbacks(store, "production", runs.EPOCH) == 1
     assert rollouts.automatic_rollbacks(store, "production", runs.EPOCH + 21) == 0
     assert rollouts.automatic_rollbacks(store, "staging", runs.EPOCH) == 0
+
+
+def test_gates_on_what_runs_already_are_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.add_passed(store, "r1", "v1")
+    for run_id, pattern in (("r2", "+++++"), ("r3", "-----")):
+        runs.add(store, runs.gated(runs.record(run_id, trigger="gate"), runs.probed(pattern)))
+    runs.add(store, runs.record("r4", trigger="publish"))
+    read: list[str] = []
+    really = store.read_bytes
+
+    def reading(run_id: str) -> bytes:
+        read.append(run_id)
+        return really(run_id)
+
+    monkeypatch.setattr(store, "read_bytes", reading)
+    assert rollouts.automatic_rollbacks(store, "production", runs.EPOCH) == 0
+    assert read == ["r4"]
+    assert good(store, "v2") == "r1"
+    found = rolled_out(store)
+    assert found is not None
+    assert found.run_id == "r1"
+    assert {"r2", "r3"}.isdisjoint(read)

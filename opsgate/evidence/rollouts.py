@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from opsgate.errors import ConfigurationError, EvidenceError
+from opsgate.evidence.accounts import GATE_REASONS
 from opsgate.evidence.record import Rollout, timestamp
 from opsgate.evidence.store import decoded
 from opsgate.verdict.expect import revisions_match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from opsgate.evidence.ledger import Line
     from opsgate.evidence.record import Evidence, Image, Rollback
@@ -59,7 +61,9 @@ def last_rolled_out(store: Store, environment: str) -> Rollout | None:
     """
     candidates: list[tuple[float, str, Rollout]] = []
     for line in store.newest_runs():
-        if line.environment == environment and (rollout := _brought_out(store, line)) is not None:
+        if line.environment != environment or _proved_nothing_new(line):
+            continue
+        if (rollout := _brought_out(store, line)) is not None:
             candidates.append((line.seq, line.started_at, rollout))
             break
     for evidence in store.unfinished():
@@ -73,18 +77,15 @@ def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
     """How many runs rolled back by themselves since then (epoch seconds), cut off ones included."""
     earliest = timestamp(since)
     runs: set[str] = set()
-    recent: set[str] = set()
+    newest: dict[str, Line] = {}
     for line in store.ledger.read():
         if line.environment == environment and line.finished_at >= earliest:
-            recent.add(line.run_id)
+            newest[line.run_id] = line
             if line.rollback == "auto":
                 runs.add(line.run_id)
-    others = list(store.unfinished())
-    for run_id in recent - runs:
-        # What was cut off may have no line of its own, and a person's rollback after it has the newest.
-        with suppress(EvidenceError, ConfigurationError):
-            others.append(store.load(run_id))
-    for evidence in others:
+    # What was cut off may have no line of its own, and a person's rollback after it has the newest.
+    asked = [run_id for run_id, line in newest.items() if run_id not in runs and not _is_settled(line)]
+    for evidence in chain(store.unfinished(), _loaded(store, asked)):
         began = [
             rollback.started_at or evidence.started_at
             for rollback in rollbacks(evidence)
@@ -93,6 +94,25 @@ def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
         if evidence.environment == environment and any(moment >= earliest for moment in began):
             runs.add(evidence.run_id)
     return len(runs)
+
+
+def _is_settled(line: Line) -> bool:
+    """Whether the gate was the run's last stage, so that its record holds no more than its line tells.
+
+    Where gates are many their records are not read: that takes seconds while a runtime is down.
+    """
+    return line.rollback is None and line.status_reason in {"all_probes_healthy", *GATE_REASONS}
+
+
+def _proved_nothing_new(line: Line) -> bool:
+    """Whether the run was a gate on what ran already, as its line alone tells: there may be thousands."""
+    return _is_settled(line) and not line.deployed and line.revision is None
+
+
+def _loaded(store: Store, run_ids: Iterable[str]) -> Iterator[Evidence]:
+    for run_id in run_ids:
+        with suppress(EvidenceError, ConfigurationError):
+            yield store.load(run_id)
 
 
 def rollbacks(evidence: Evidence) -> Iterator[Rollback]:
@@ -106,6 +126,8 @@ def rollbacks(evidence: Evidence) -> Iterator[Rollback]:
 def _passed(store: Store, environment: str) -> Iterator[Rollout]:
     for line in store.newest_runs():
         if line.environment != environment or line.status_reason in _GATE_DID_NOT_PASS:
+            continue
+        if _proved_nothing_new(line):
             continue
         # A record that is not the one its line vouches for is nowhere to go back to.
         evidence = _trusted(store, line)
