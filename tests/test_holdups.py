@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opsgate.console.plain import PlainReporter
 from opsgate.errors import Interrupted
 from opsgate.evidence.record import Image, Rollout
 from opsgate.evidence.store import Store
@@ -144,7 +145,7 @@ class Heard(Quiet):
     """Keeps the warnings."""
 
     def __init__(self) -> None:
-        super().__init__(io.StringIO())
+        super().__init__(PlainReporter(io.StringIO()))
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
@@ -232,9 +233,9 @@ def test_a_hook_that_ignores_term_is_killed_while_there_is_time(
     monkeypatch.setattr(halt, "ALL_OVER", 1.2)
     monkeypatch.setattr(process, "CUT_GRACE", 9.0)
     bench = Bench(tmp_path, "")
+    command = "trap '' TERM; kill -TERM $PPID; sleep 30 & wait; wait"
     with bench.halt:
-        os.kill(os.getpid(), signal.SIGTERM)
-        done, _ = bench.session.run_hook("deploy", "trap '' TERM; sleep 30 & wait; wait", limit=60)
+        done, _ = bench.session.run_hook("deploy", command, limit=60)
     assert done.explanation == "interrupted"
     assert done.duration_ms < 5000
 
