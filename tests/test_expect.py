@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest_mock import MockerFixture
 
+from opsgate.verdict.document import look_up, parse
 from opsgate.verdict.expect import (
     Finding,
     Response,
@@ -248,3 +250,12 @@ def test_every_document_equals_itself_and_names_its_members(document: Any) -> No
 def test_every_quote_is_short_and_printable(text: str, limit: int) -> None:
     assert quote(text, limit).isprintable()
     assert len(quote(text, limit)) <= limit + 3
+
+
+def test_no_parser_is_given_what_it_cannot_follow(mocker: MockerFixture) -> None:
+    loads = mocker.spy(json, "loads")
+    nest = b"[" * 5000 + b"]" * 5000
+    document = parse(b'{"a":"' + b"]" * 5000 + b'","x":' + nest + b',"status":"DOWN"}', needed=False)
+    assert look_up(document, "status") == "DOWN"
+    (call,) = loads.call_args_list
+    assert "[" * 100 not in call.args[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, Final
 
 UNHEALTHY_WORDS: Final = frozenset(
@@ -12,6 +13,8 @@ UNHEALTHY_WORDS: Final = frozenset(
 NOT_JSON: Final = object()
 MISSING: Final = object()
 _DEEP: Final = 100
+_BETWEEN: Final = re.compile(r'(?:"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^"\[\]{}]++)++', re.DOTALL)
+"""What stands between two brackets, strings too."""
 _INTEGER_DIGITS: Final = 200
 _INDEX_DIGITS: Final = 6  # no list of a body of 1 MiB is longer
 
@@ -24,20 +27,23 @@ def parse(body: bytes, *, needed: bool) -> object:
     text = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff \t\r\n")
     if not needed and not text.startswith("{"):
         return NOT_JSON
+    if _is_deep(text):
+        text = _shallow(text)
     try:
-        return _load(text)
-    except ValueError:
-        return NOT_JSON
-    except RecursionError:
-        pass
-    try:
-        return _load(_shallow(text))
+        return json.loads(text, parse_int=_integer, object_pairs_hook=_object, strict=False)
     except ValueError:
         return NOT_JSON
 
 
-def _load(text: str) -> object:
-    return json.loads(text, parse_int=_integer, object_pairs_hook=_object, strict=False)
+def _is_deep(text: str) -> bool:
+    """Whether something has to be left out.
+
+    Not for the parser to find out at the end of the stack: what Python happens to tidy away there breaks.
+    """
+    if text.count("[") + text.count("{") < _DEEP:
+        return False
+    steps = (1 if bracket in "[{" else -1 for bracket in _BETWEEN.sub("", text))
+    return any(depth >= _DEEP for depth in accumulate(steps))
 
 
 def _shallow(text: str) -> str:
