@@ -313,6 +313,10 @@ class Stop(Exception):
     """What ends the wait."""
 
 
+def stopped() -> None:
+    raise Stop
+
+
 @pytest.mark.parametrize("noticed", [False, True])
 def test_a_request_is_taken_back_unless_it_has_been_noticed(tmp_path: Path, noticed: bool) -> None:
     first, second = (EnvironmentLock(tmp_path, "production") for _ in range(2))
@@ -354,10 +358,7 @@ def test_what_another_taker_asked_for_is_not_taken_back(tmp_path: Path) -> None:
 
     def stop() -> None:
         with pytest.raises(Stop):
-            third.take_over(holder("r3"), check=raise_stop)
-        raise Stop
-
-    def raise_stop() -> None:
+            third.take_over(holder("r3"), check=stopped)
         raise Stop
 
     with pytest.raises(Stop):
@@ -371,12 +372,8 @@ def test_what_an_earlier_taker_asked_for_stands_when_the_next_one_takes_its_own_
     first.acquire(holder("r1"))
     second.take_over(holder("r2"), wait=0.1)
     second.release()
-
-    def stop() -> None:
-        raise Stop
-
     with pytest.raises(Stop):
-        third.take_over(holder("r3"), check=stop)
+        third.take_over(holder("r3"), check=stopped)
     assert third.withdraw(holder("r3")) == holder("r1")
     assert first.taken_over_by() == holder("r2")
 

@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from opsgate.evidence.record import Evidence, Image, Rollback
     from opsgate.evidence.store import Store
 
-_GATE_DID_NOT_PASS = frozenset(
-    {
-        "no_urls_configured", "not_gated", "probe_failures", "unstable", "wrong_revision",
-        "observer_offline", "publish_failed", "deploy_failed",
-    }
-)  # fmt: skip
+_GATE_DID_NOT_PASS = GATE_REASONS | {"no_urls_configured", "not_gated", "publish_failed", "deploy_failed"}
 """A line with one of these reasons needs no look at its record."""
 
 

@@ -13,8 +13,12 @@ UNHEALTHY_WORDS: Final = frozenset(
 NOT_JSON: Final = object()
 MISSING: Final = object()
 _DEEP: Final = 100
-_BETWEEN: Final = re.compile(r'(?:"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^"\[\]{}]++)++', re.DOTALL)
+# One without an end reaches to that of the text: looked for again from each of its quotes, it would take for
+# ever.
+_STRING: Final = r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+_BETWEEN: Final = re.compile(rf'(?:{_STRING}|[^"\[\]{{}}]++)++', re.DOTALL)
 """What stands between two brackets, strings too."""
+_TOKEN: Final = re.compile(rf"[\[{{\]}}]|{_STRING}", re.DOTALL)
 _INTEGER_DIGITS: Final = 200
 _INDEX_DIGITS: Final = 6  # no list of a body of 1 MiB is longer
 
@@ -50,9 +54,7 @@ def _shallow(text: str) -> str:
     """JSON with null in place of what is nested too deep for the parser, so that the rest can be read."""
     kept: list[str] = []
     depth = start = 0
-    # A string without an end reaches to that of the text: looked for again from each of its quotes, it would
-    # take for ever.
-    for token in re.finditer(r'[\[{\]}]|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', text, re.DOTALL):
+    for token in _TOKEN.finditer(text):
         if token[0] in ("[", "{"):
             depth += 1
             if depth == _DEEP:
