@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,12 @@ def _plain_signals() -> None:
     ):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, usual)
+
+
+@pytest.fixture
+def no_garbage() -> None:
+    """For what goes to the end of the stack: tidied away down there, the garbage of other tests breaks."""
+    gc.collect()
 
 
 @pytest.hookimpl(optionalhook=True)

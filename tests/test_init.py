@@ -419,6 +419,7 @@ def test_the_compose_file_nearest_to_the_root_is_taken(repository: Path) -> None
     assert "  Not looked at: a/docker-compose.yml" in init.run(repository)
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize(
     "text",
     [

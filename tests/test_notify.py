@@ -514,6 +514,7 @@ def test_where_issues_cannot_go(environ: dict[str, str], words: str) -> None:
         issues.place(environ)
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("body", [b"not json", b'{"message": "odd"}', b"[1, null, {}]", b"[" * 20000])
 def test_odd_answers_of_github_are_survived(body: bytes) -> None:
     with servers.Server(servers.healthy(body)) as server:

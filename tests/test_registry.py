@@ -332,6 +332,7 @@ def test_a_web_server_is_no_registry(tmp_path: Path) -> None:
         client(server.host, tmp_path).ping()
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize(
     ("media_type", "body"),
     [

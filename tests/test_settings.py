@@ -142,6 +142,7 @@ def test_mistakes_in_an_environment_not_selected_are_told(tmp_path: Path) -> Non
     assert error(tmp_path, text, env="a").startswith("opsgate.toml: environments.b.production: ")
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -125,6 +125,7 @@ def test_a_line_written_otherwise_than_it_was_is_edited_even_where_it_says_the_s
     assert causes(verify(store)) == [("r1", "ledger.jsonl line 1", "edited")]
 
 
+@pytest.mark.usefixtures("no_garbage")
 @pytest.mark.parametrize("file", ["r1/evidence.json", "latest.json", "ledger.jsonl"])
 def test_json_that_is_nested_without_end_is_edited(store: Store, file: str) -> None:
     path = store.directory / file
