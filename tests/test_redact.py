@@ -248,6 +248,8 @@ def test_lines_of_a_long_secret_are_masked_one_by_one() -> None:
         ("Basic dXNlcjpwdw== end", "Basic *** end"),
         ("basic authentication failed", "basic authentication failed"),
         ("no Bearer token given", "no Bearer token given"),
+        ("bearer token-based login, no bearer authorization-header",) * 2,
+        ("Bearer token/cookie is missing: bearer authentication-failed.",) * 2,
         ('Bearer realm="https://host/token"', 'Bearer realm="https://host/token"'),
         ("X-Api-Key: a b", "X-Api-Key: ***"),
         ("Set-Cookie: sid=1; Path=/", "Set-Cookie: ***"),
@@ -288,7 +290,7 @@ def test_what_a_url_or_a_command_carries_is_hidden_elsewhere_too() -> None:
 
 
 def test_what_stands_behind_a_scheme_is_hidden_by_itself_too() -> None:
-    for header in ("Authorization: Bearer {}", "authorization:  token {}", "X-Auth-Token: Custom-1 {}"):
+    for header in ("Authorization: Bearer {}", "authorization:  token {}", "X-Auth-Token: ApiKey {}"):
         for secret in ("ghp_abcdefgh", "token-abcdefgh"):
             said = header.format(secret)
             for command in (
@@ -300,6 +302,22 @@ def test_what_stands_behind_a_scheme_is_hidden_by_itself_too() -> None:
     found = Redactor(found_in('{"Authorization": "token ghp_abcdefgh"}'))
     assert found.scrub("<ghp_abcdefgh>") == "<***>"
     assert found_in("deploy --password 'correct horse-battery'") == ("correct horse-battery",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "auth: restart gateway",
+        "token: release 2024.11",
+        "fix-auth: basic gateway",
+        "authorization: move 2024.11 up",
+        '{"auth": "none required"}',
+        """curl -H 'Authorization: Bearer $TOKEN' -H "Authorization: token ${TOKEN}" https://host.invalid/""",
+    ],
+)
+def test_a_word_behind_what_looks_like_a_header_is_no_secret_by_itself(text: str) -> None:
+    told = "gateway restart 2024.11 required up; ssh prod rollback --token $TOKEN ${TOKEN}"
+    assert Redactor.gather({"CI_COMMIT_TITLE": text}).scrub(told) == told
 
 
 def test_parameters_after_a_semicolon_are_hidden_elsewhere_too() -> None:

@@ -31,7 +31,12 @@ _CONTEXT: Final = 4096
 """Characters around a cut in a long line in which names and values are kept together."""
 _LOGIN: Final = re.compile(r"""\s(?:-u|--user)[ =]?["']?\Z""")
 _SHELL: Final = re.compile(r"['`;|()]")
-_SCHEME: Final = re.compile(r"[A-Za-z][\w-]*\s+(?=\S)")
+_SCHEME: Final = re.compile(
+    r"(?i)(?:aws4-hmac-sha256|api-?key|basic|bearer|digest|dpop|geniekey|negotiate|ntlm|oauth|privatetoken|ssws|token)"
+    r"\s+([\w.~+/%-]+=*)"
+)
+"""`token …`: what a header says in place of the credential alone (IANA's schemes, and those in wide use)."""
+_OF_A_HEADER: Final = re.compile(r"""(?i)(?:authorization|\w-\w+)\\?["']?[ \t]*:[ \t]*\\?["']?\Z""")
 # A record must stay readable when somebody sets AUTH_MODE=manual: opsgate's own words are no secrets.
 _OWN_WORDS: Final = frozenset(
     [
@@ -200,10 +205,10 @@ def found_in(text: str) -> tuple[str, ...]:
             found += [value, bare, _SHELL.split(value, 1)[0], unquote(value), _unescaped(value)]
             if _LOGIN.search(text, max(0, start - len("  --user='")), start):
                 found.append(value.partition(":")[2])
-            scheme = _SCHEME.match(bare)
-            if scheme and text[:start].rstrip(" \t\\\"'").endswith(":"):
-                # `Authorization: token …`: what stands behind the scheme is the secret by itself as well.
-                found.append(bare[scheme.end() :])
+            scheme = _SCHEME.fullmatch(bare)
+            # A word is none: the title of a commit may look like a header.
+            if scheme and not scheme[1].isalpha() and _OF_A_HEADER.search(text, max(0, start - 64), start):
+                found.append(scheme[1])
     return tuple(dict.fromkeys(value for value in found if len(value.strip()) >= SHORT))
 
 

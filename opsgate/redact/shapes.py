@@ -30,8 +30,10 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 _USERINFO: Final = re.compile(r':\\?/\\?/([^\s/?#"<>]+)@')
 _BEARER: Final = re.compile(
-    r"""(?i)\bbearer\s+(?!(?:tokens?|auth|authentication|authorization)[.~+/%-]*(?![\w.~+/%-])|\w+=["'])"""
-    r"([\w.~+/%-]{6,}=*)"
+    r"(?i)\bbearer\s+"
+    # "bearer token-based login" and "bearer authentication-failed." are words.
+    r"(?!(?:tokens?|auth|authentication|authorization)[.~+/%-]*(?-i:[a-z]{0,12})\.?(?![\w.~+/%-]))"
+    r"""(?!\w+=["'])([\w.~+/%-]{6,}=*)"""
 )
 _BASIC: Final = re.compile(r"(?i)\bbasic\s+([a-z0-9+/_-]{4,}={0,2})")
 _CURL: Final = re.compile(r"""\bcurl\b[^\n|;]{0,400}?\s(?:-u|--user)[ =]?["']?([^\s"':$]+:[^\s"'$]+)""")
