@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
@@ -476,6 +477,37 @@ def test_a_statement_where_nothing_was_validated_is_no_pass(name: str, why: str)
     (warned,) = predicate["warnedTests"]
     assert warned.startswith(f"NOT VALIDATED: {why}")
     assert (predicate["result"], predicate["passedTests"], predicate["failedTests"]) == ("WARNED", [], [])
+
+
+def _roll_back(record: Evidence) -> None:
+    record.status_reason, record.trigger = "recovered", "rollback"
+    record.stages.rollback.attempted = True
+
+
+def _cut_off_deploy(record: Evidence) -> None:
+    record.stages.deploy.status = "interrupted"
+
+
+def _lose_evidence(record: Evidence) -> None:
+    record.status, record.status_reason, record.exit_code = "failed", "interrupted", 74
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_roll_back, "the release was rolled back"),
+        (_cut_off_deploy, "the release had not come out whole"),
+        (_lose_evidence, "the run did not end as passed"),
+    ],
+)
+def test_no_statement_says_that_images_passed_which_do_not_run(
+    spoil: Callable[[Evidence], None], why: str
+) -> None:
+    record = copy.deepcopy(CORPUS["passed"])
+    spoil(record)
+    predicate = json.loads(FORMATS["intoto"](record))["predicate"]
+    assert predicate["warnedTests"] == [f"NOT VALIDATED: the gate passed, but {why}"]
+    assert (predicate["result"], predicate["passedTests"]) == ("WARNED", [])
 
 
 def test_a_statement_without_images_is_about_the_record() -> None:

@@ -274,6 +274,19 @@ class Evidence(msgspec.Struct, kw_only=True):
         """The deploy stage of this run was begun: its hook may have been started."""
         return self.stages.deploy.started_at is not UNSET
 
+    @property
+    def rollbacks(self) -> list[Rollback]:
+        """The rollbacks of this run that were begun, the oldest first."""
+        newest = self.stages.rollback
+        return [one for one in (*(newest.earlier or ()), newest) if one.attempted is True]
+
+    @property
+    def proven(self) -> bool:
+        """The gate passed on what this run brought out, not on what its rollback brought back."""
+        stages = self.stages
+        cut_short = stages.deploy.status in {"failed", "interrupted"}
+        return stages.gate.status == "passed" and not (cut_short or self.rollbacks)
+
 
 def new_run_id(epoch: float) -> RunId:
     """`<UTC yyyymmddThhmmssZ>-<6 random hex>`."""

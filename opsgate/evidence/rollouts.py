@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from opsgate.evidence.ledger import Line
-    from opsgate.evidence.record import Evidence, Image, Rollback
+    from opsgate.evidence.record import Evidence, Image
     from opsgate.evidence.store import Store
 
 _GATE_DID_NOT_PASS = GATE_REASONS | {"no_urls_configured", "not_gated", "publish_failed", "deploy_failed"}
@@ -83,7 +83,7 @@ def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
     for evidence in chain(store.unfinished(), _loaded(store, asked)):
         began = [
             rollback.started_at or evidence.started_at
-            for rollback in rollbacks(evidence)
+            for rollback in evidence.rollbacks
             if rollback.trigger == "auto"
         ]
         if evidence.environment == environment and any(moment >= earliest for moment in began):
@@ -110,14 +110,6 @@ def _loaded(store: Store, run_ids: Iterable[str]) -> Iterator[Evidence]:
             yield store.load(run_id)
 
 
-def rollbacks(evidence: Evidence) -> Iterator[Rollback]:
-    """The run's rollbacks that were begun, the oldest first."""
-    newest = evidence.stages.rollback
-    for rollback in (*(newest.earlier or ()), newest):
-        if rollback.attempted is True:
-            yield rollback
-
-
 def _passed(store: Store, environment: str) -> Iterator[Rollout]:
     for line in store.newest_runs():
         if line.environment != environment or line.status_reason in _GATE_DID_NOT_PASS:
@@ -126,18 +118,8 @@ def _passed(store: Store, environment: str) -> Iterator[Rollout]:
             continue
         # A record that is not the one its line vouches for is nowhere to go back to.
         evidence = _trusted(store, line)
-        if evidence is not None and _gate_passed(evidence) and _is_rollout(evidence):
+        if evidence is not None and evidence.proven and _is_rollout(evidence):
             yield _rollout(store, evidence)
-
-
-def _gate_passed(evidence: Evidence) -> bool:
-    """The gate passed on what this run brought out, not on what its rollback brought back."""
-    stages = evidence.stages
-    return (
-        stages.gate.status == "passed"
-        and stages.deploy.status not in {"failed", "interrupted"}
-        and not any(rollbacks(evidence))
-    )
 
 
 def _trusted(store: Store, line: Line) -> Evidence | None:

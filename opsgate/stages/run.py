@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, NotReady
-from opsgate.evidence import repair, rollouts
+from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
@@ -167,7 +167,7 @@ def _check_continues(task: Task, settings: Settings, earlier: Evidence) -> None:
     if not task.stages:
         return
     stages, alone = earlier.stages, f"start a run of its own: {hint}"
-    if stages.deploy.status == "failed" or any(rollouts.rollbacks(earlier)):
+    if stages.deploy.status == "failed" or earlier.rollbacks:
         raise ConfigurationError(
             f"the release of run {run} failed to deploy, or was rolled back: it cannot go on", alone
         )

@@ -1,8 +1,9 @@
 """An in-toto Statement v1 with the test-result predicate: what the gate says about the images by digest.
 
-Where no images are known it is about the record itself; where nothing was validated its result is neither
-passed nor failed, and says so. It is not signed; `cosign attest-blob`, `gh attestation` or any DSSE signer
-takes it as it is. https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
+Where no images are known it is about the record itself; where nothing was validated, or what was is not what
+runs, its result is neither passed nor failed, and says so. It is not signed; `cosign attest-blob`, `gh
+attestation` or any DSSE signer takes it as it is.
+https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
 """
 
 from __future__ import annotations
@@ -69,4 +70,10 @@ def _why_not_validated(record: Evidence) -> str:
         return "the runtime could not be seen from where the gate ran"
     if gate.status not in {"passed", "failed"} or not gate.targets:
         return "no gate has come to a verdict"
+    if gate.status == "passed" and record.rollbacks:
+        return "the gate passed, but the release was rolled back"
+    if gate.status == "passed" and not record.proven:
+        return "the gate passed, but the release had not come out whole"
+    if gate.status == "passed" and record.status != "passed":
+        return "the gate passed, but the run did not end as passed"
     return ""
