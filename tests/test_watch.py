@@ -190,6 +190,12 @@ class TestObserver:
         gate = Gate([always(HANGS)] * 3, Policy(deadline=4, soak=0.3, attempt_timeout=30))
         assert [[attempt.kind for attempt in each] for each in gate.required] == [["timeout"]] * 3
 
+    def test_what_hangs_is_recorded_too_where_the_last_start_is_rounded_up_to_the_deadline(self) -> None:
+        policy = Policy(deadline=1, soak=0.1, interval=0.0005, attempt_timeout=30)
+        gate = Gate([always(Answer(takes=0.1)), always(HANGS)], policy)
+        assert gate.required[0][-1].at_ms == 1000 > max(gate.crew.starts[0])
+        assert [attempt.kind for attempt in gate.required[1]] == ["timeout"]
+
     @pytest.mark.parametrize("control", [always(HANGS), always(DOWN), always(UP)])
     def test_an_attempt_that_hangs_until_the_deadline_is_recorded(self, control: Play) -> None:
         policy = Policy(deadline=4, soak=0.3, attempt_timeout=30)

@@ -167,6 +167,7 @@ class Watch:
         `check` is asked many times a second and may raise; `on_turn` is told the time as often.
         """
         verdict: Verdict = Waiting()
+        heard_ms = 0.0
         while isinstance(verdict, Waiting):
             self._check()
             now = self._crew.now_ms()
@@ -177,10 +178,11 @@ class Watch:
             due = min(self._dispatch(now), self._deadline)
             arrived = self._crew.next_reply(min(TURN, (due - now) / 1000))
             if arrived:
-                verdict = self._take(*arrived)
+                verdict, heard_ms = self._take(*arrived), arrived[1].attempt.end_ms
             elif self._control_under_way():
                 verdict = self._judge(self._crew.now_ms())
-        if isinstance(verdict, Failed) and self._crew.now_ms() >= self._deadline:
+        # An attempt's times are rounded up, and may be at the deadline a moment before it.
+        if isinstance(verdict, Failed) and max(heard_ms, self._crew.now_ms()) >= self._deadline:
             # One target's last answer, at the deadline, must not keep those of the others out.
             return self._at_deadline()
         return verdict
