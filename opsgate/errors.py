@@ -83,9 +83,13 @@ class EnvironmentHeld(OpsgateError):
 
 
 class TakenOver(OpsgateError):
-    """A person's `rollback --force` took the environment from this run."""
+    """A person's `rollback --force`, the run `taker`, took the environment from this run."""
 
     exit_code = ExitCode.HELD
+
+    def __init__(self, taker: str) -> None:
+        self.taker = taker
+        super().__init__(f"run {taker} took this environment over with `rollback --force`")
 
 
 class Interrupted(OpsgateError):

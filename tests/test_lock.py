@@ -83,7 +83,6 @@ def test_a_second_run_is_told_who_holds_the_environment(tmp_path: Path) -> None:
         "environment production is held by run r1 (gate, process 4711 on runner-7, "
         "since 2026-05-28T20:26:40.000Z)"
     )
-    assert "`opsgate rollback --env production --force`" in caught.value.hint
     first.release()
     second = EnvironmentLock(tmp_path, "production")
     second.acquire(holder("r2"))

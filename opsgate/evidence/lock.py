@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -99,10 +98,8 @@ class EnvironmentLock:
                     raise
                 free = False
         if not free:
-            force = f"opsgate rollback --env {shlex.quote(self.environment)} --force"
             raise EnvironmentHeld(
-                f"environment {self.environment} is held by {self.holder() or 'another run'}",
-                f"Wait until it ends. In an incident `{force}` takes the environment over.",
+                f"environment {self.environment} is held by {self.holder() or 'another run'}"
             )
         self._enter(holder)
 

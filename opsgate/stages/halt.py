@@ -111,10 +111,7 @@ class Halt:
             return
         taker = self.taken_over_by()
         if taker:
-            raise TakenOver(
-                f"run {taker} took this environment over with `rollback --force`",
-                "this run starts nothing more; look at that run: opsgate evidence --run " + taker,
-            )
+            raise TakenOver(taker)
         raise Interrupted(self._received[0])
 
     @contextmanager

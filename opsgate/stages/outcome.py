@@ -14,9 +14,9 @@ from opsgate.stages import probing
 from opsgate.stages.docker import compose
 
 _OF_THE_RUN: Final = frozenset(
-    f"OPSGATE_{name}" for name in ("RUN_ID", "EVIDENCE", "OUTPUT", "STATUS", "STATUS_REASON", "FAILED_URLS")
+    f"OPSGATE_{name}" for name in ("RUN_ID", "EVIDENCE", "STATUS", "STATUS_REASON", "FAILED_URLS")
 )
-"""What a hook is told of the run that starts it: by hand there is none."""
+"""What a hook is told of the run that starts it: by hand there is none, and they are empty."""
 
 
 def exit_code(record: Evidence, *, fail_on_skipped: bool) -> ExitCode:
@@ -108,7 +108,7 @@ def _way_back(
         steps += [f"Last good image {image.name}: {image.pinned}" for image in last_good.images]
     hooks = settings.hooks
     commands = (_deploying(record, settings),) if hooks.redeploy and last_good else hooks.rollback
-    prefix = " ".join(_assigned(name, value) for name, value in told.items() if name not in _OF_THE_RUN)
+    prefix = " ".join(_assigned(name, "" if name in _OF_THE_RUN else value) for name, value in told.items())
     steps += [
         f"By hand: cd {shlex.quote(str(settings.directory))} && {prefix} sh -c {shlex.quote(command)}"
         for command in commands

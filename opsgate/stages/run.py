@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from opsgate.errors import ConfigurationError, EvidenceError, NotReady
+from opsgate.errors import ConfigurationError, EnvironmentHeld, EvidenceError, NotReady
 from opsgate.evidence import repair
 from opsgate.evidence.lock import EnvironmentLock, Holder
 from opsgate.evidence.record import Ci, Evidence, Takeover, masked, new_run_id, pretty, timestamp
 from opsgate.evidence.store import Store
 from opsgate.stages.halt import Halt
 from opsgate.stages.limits import worst_case
+from opsgate.stages.outcome import command_line
 from opsgate.stages.reporter import Masked
 from opsgate.stages.session import Session
 from opsgate.stages.supervise import Task, finished, supervised, tell
@@ -116,7 +117,7 @@ def _locked(
 
                 taken = take_over(lock, holder, settings, reporter=reporter, told=told)
             else:
-                lock.acquire(holder)
+                _acquire(lock, holder, settings)
             if lost is None:
                 repair.complete(store)
         except EvidenceError as error:
@@ -128,6 +129,15 @@ def _locked(
         yield lock, run_id, taken
     finally:
         lock.release()
+
+
+def _acquire(lock: EnvironmentLock, holder: Holder, settings: Settings) -> None:
+    try:
+        lock.acquire(holder)
+    except EnvironmentHeld as held:
+        force = f"{command_line('rollback', settings)} --force"
+        held.hint = f"Wait until it ends. In an incident `{force}` takes the environment over."
+        raise
 
 
 def _new_record(task: Task, settings: Settings, run_id: str, ci: Ci) -> Evidence:

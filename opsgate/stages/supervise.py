@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from opsgate.errors import (
     ConfigurationError,
     EvidenceError,
@@ -67,8 +69,10 @@ def supervised(task: Task, session: Session) -> int:
         if is_taken or record.stages.rollback.attempted is not True or record.trigger == "rollback":
             record.status, record.status_reason = "failed", "interrupted"
         record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
-        if is_taken:
-            record.next_steps.insert(0, str(stop))
+        if isinstance(stop, TakenOver):
+            look = outcome.command_line("evidence", session.settings)
+            step = f"{stop.message}, and this one starts nothing more. Look at it: {look} --run {stop.taker}"
+            record.next_steps.insert(0, step)
         return stop.exit_code
     except (NotReady, ConfigurationError) as error:
         return _refused(task, session, error)
@@ -108,6 +112,11 @@ def _steps(task: Task, session: Session, cut_short_by: str = "") -> list[str]:
             last_good = rollouts.last_good(
                 session.store, record.environment, revision=record.revision, images=record.images
             )
+    stages = record.stages
+    if task.trigger == "rollback" and stages.rollback.attempted and "rollback" not in session.begun:
+        # What the record has is the run's rollback before this one: nothing of this one is done.
+        undone = replace(stages.rollback, status="interrupted", succeeded=None, recovered=None)
+        record = replace(record, stages=replace(stages, rollback=undone))
     coming_back = last_good if session.settings.hooks.redeploy else None
     facts = session.facts("rollback", Path(os.devnull), last_good, coming_back)
     return outcome.next_steps(

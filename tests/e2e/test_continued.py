@@ -183,6 +183,9 @@ def test_a_rollback_that_does_not_begin_leaves_the_one_before(shipped: Site, run
     document = record(shipped, "r")
     assert document["status_reason"] == "interrupted"
     assert document["stages"]["rollback"] == before
+    assert document["next_steps"][0] == "Not done because of the interrupt: the rollback, the recovery check."
+    assert document["next_steps"][1] == "Go back now: opsgate rollback --env prod --reason 'WHY'"
+    assert "runs v1, not v2: rolled back and recovered: interrupted" in shipped.run("evidence").out
     assert shipped.ledger()[-1]["rollback"] == "manual"
     refused = shipped.run("rollback", "--to", "v2", "--dry-run", code=2)
     assert "no run of prod with this revision has passed" in refused.err

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 
+from opsgate.evidence.lock import EnvironmentLock, Holder
 from tests.e2e.rig import DEPLOY, Runtime, Site
 
 DIGEST = "sha256:" + "a" * 64
 PUBLISH = "".join(f'echo "image.{name}={name}:t@{DIGEST}" >> "$OPSGATE_OUTPUT"; ' for name in ("web", "api"))
 # A script may well refuse what is unset.
-DUMP = 'set -u; : "$OPSGATE_TAG" "$OPSGATE_LAST_GOOD_PINS"; pwd > "$BY.pwd"; env -0 > "$BY.env"; exit 5'
+DUMP = (
+    'set -eu; : "$OPSGATE_TAG" "$OPSGATE_LAST_GOOD_PINS" "$OPSGATE_RUN_ID" "$OPSGATE_FAILED_URLS"; '
+    'echo revision=v9 >> "$OPSGATE_OUTPUT"; pwd > "$BY.pwd"; env -0 > "$BY.env"; exit 5'
+)
 OF_THE_RUN = {"RUN_ID", "EVIDENCE", "OUTPUT", "STATUS", "STATUS_REASON", "FAILED_URLS"}
 AWAY = ("--deadline", "600ms", "--soak", "100ms")
 
@@ -107,3 +111,15 @@ def test_what_the_file_and_the_shell_say_by_themselves_is_not_repeated(site: Sit
     record = site.run("deploy", "--json", RUNTIME_HEALTH_URLS=site.runtime.url).document
     assert step(record, "Go on: ").endswith("opsgate gate --env prod")
     assert Path(site.evidence / "latest.json").exists()
+
+
+def test_who_waits_is_led_to_the_same_environment_of_the_same_evidence(site: Site) -> None:
+    site.configure(rollback=["true"])
+    lock = EnvironmentLock(site.path / "it's kept", "prod")
+    lock.acquire(Holder(run_id="r", pid=os.getpid(), host="here", started_at="then", task="release"))
+    held = site.run("rollback", "--evidence-dir", "it's kept", code=75)
+    lock.release()
+    line = held.err.partition("In an incident `")[2].partition("` takes")[0]
+    assert line.endswith(" --force")
+    assert follow(site, line)["status_reason"] == "recovered"
+    assert (site.path / "it's kept" / "latest.json").exists()

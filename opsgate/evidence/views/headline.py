@@ -190,8 +190,11 @@ def _unchanged(record: Evidence) -> str:
 
 def _unproven(record: Evidence) -> str:
     """What runs when the run ended before anybody could know."""
-    stages = record.stages
-    if stages.rollback.attempted:
+    rollback = record.stages.rollback
+    if rollback.succeeded and rollback.recovered:
+        # An earlier one of this run, where a person's next has not begun.
+        return _recovered(record)
+    if rollback.attempted:
         return f"{runtime(record)} is in an unknown state, the rollback may not be complete: {PERSON}"
     if record.deployed:
         return f"{runtime(record)} may run {new(record)}, which is not proven"
