@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import html
 import json
 import re
 import time
@@ -26,6 +27,7 @@ from opsgate.evidence.record import (
     Gate,
     Status,
     StatusReason,
+    Takeover,
     TargetResult,
     Withheld,
     decode,
@@ -266,17 +268,51 @@ def test_text_of_many_failures_keeps_the_next_steps() -> None:
     assert any("more, see the record" in line for line in lines)
 
 
-def test_what_a_hook_left_behind_is_told_with_what_becomes_of_it() -> None:
+def shown(record: Evidence, view: str) -> str:
+    """The view as a person reads it, without the marks of its format."""
+    return re.sub(r"\\([^\w\s])", r"\1", html.unescape(FORMATS[view](record)))
+
+
+@pytest.mark.parametrize("view", ["text", "md", "html", "junit"])
+def test_what_a_hook_left_behind_is_told_with_what_becomes_of_it(view: str) -> None:
     record = decode((records.DIRECTORY / "passed.json").read_bytes())
     (command,) = record.stages.deploy.commands or []
+    assert "left processes behind" not in shown(record, view)
     command.survivors = [4711, 4712]
-    assert "deploy hook left processes behind: 4711, 4712\n" in FORMATS["text"](record)
+    assert "deploy hook left processes behind: 4711, 4712" in shown(record, view)
+    assert "killed by that" not in shown(record, view)
     command.output_held = True
-    advice = "; what still writes to its output is killed by that: start it with >FILE 2>&1 </dev/null\n"
-    assert f"left processes behind: 4711, 4712{advice}" in FORMATS["text"](record)
+    advice = "; what still writes to its output is killed by that: start it with >FILE 2>&1 </dev/null"
+    assert f"left processes behind: 4711, 4712{advice}" in shown(record, view)
     # Where processes cannot be looked at, there is no more to say of them.
     command.survivors = []
-    assert f"left processes behind{advice}" in FORMATS["text"](record)
+    assert f"left processes behind{advice}" in shown(record, view)
+
+
+@pytest.mark.parametrize("view", ["text", "md", "html", "junit"])
+def test_from_whom_a_rollback_took_over_is_told(view: str) -> None:
+    record = decode((records.DIRECTORY / "rollback-recovered.json").read_bytes())
+    taken = Takeover(run_id="other-run", pid=4711, host="runner-1", reached=True)
+    record.stages.rollback.took_over = taken
+    words = "took over from run other-run (process 4711 on runner-1)"
+    assert words in shown(record, view)
+    assert "not reached" not in shown(record, view)
+    record.stages.rollback.took_over = msgspec.structs.replace(taken, reached=False)
+    assert f"{words}, which was not reached: its hook may still be running" in shown(record, view)
+
+
+@pytest.mark.parametrize("view", ["text", "md", "html"])
+def test_what_to_do_ends_with_its_command_whole(view: str) -> None:
+    record = decode((records.DIRECTORY / "failed-rollback-failed.json").read_bytes())
+    pins = [f"registry.example.com/team/image-{i}:tag@sha256:{i:064}" for i in range(60)]
+    lists = [f"{name}=\"$(printf '%s\\n' {' '.join(pins)})\"" for name in ("IMAGES", "LAST_GOOD_IMAGES")]
+    by_hand = f"By hand: cd /srv/app && {' '.join(lists)} sh -c './back now'"
+    last_good = [f"Last good image image-{i}: {pin}" for i, pin in enumerate(pins)]
+    record.next_steps = ["Last good: v41, run r-1", *last_good, by_hand]
+    text = html.unescape(FORMATS[view](record))
+    assert "Last good: v41, run r-1\n" in text
+    assert f"{by_hand}\n" in text
+    assert ("more, see the record" in text) == (view != "html")
 
 
 @pytest.mark.parametrize("view", ["text", "md", "html"])
@@ -338,7 +374,7 @@ def bloated() -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("view", "limit"), [("text", 200_000), ("md", 400_000), ("junit", 3_000_000), ("html", 4_000_000)]
+    ("view", "limit"), [("text", 600_000), ("md", 750_000), ("junit", 3_000_000), ("html", 4_000_000)]
 )
 def test_size_is_bounded_whatever_others_send(view: str, limit: int) -> None:
     record = bloated()

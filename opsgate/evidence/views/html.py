@@ -19,7 +19,6 @@ from opsgate.evidence.views.headline import NOT_VALIDATED, headline, running
 from opsgate.evidence.views.page import page
 from opsgate.evidence.views.phrases import (
     BEFORE,
-    STEP,
     container_words,
     gate_words,
     rollback_words,
@@ -27,6 +26,7 @@ from opsgate.evidence.views.phrases import (
     step_lines,
     took,
     unproven_words,
+    warnings,
 )
 from opsgate.evidence.views.strips import strip
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PICTURES: Final = 60
 """Targets drawn; those that failed come first, the others are counted."""
+COMMAND: Final = 8000
+"""Characters of a hook's command."""
 WORDS: Final = {"passed": "passed", "failed": "failed", "skipped": "skipped", "interrupted": "cut off"}
 
 
@@ -63,7 +65,7 @@ def _context(record: Evidence) -> dict[str, Any]:
         "unproven": unproven_words(late, plain) if (late := unproven(record)) else "",
         "timeline": _timeline(record),
         "gates": [_gate(title, gate) for title, gate in gates if gate.targets],
-        "warnings": [plain(text, 500) for text in stages.preflight.warnings or []],
+        "warnings": warnings(record),
         "hooks": [_hook(name, command) for name, command in hook_commands(record)],
         "containers": [
             {"title": container_words(one), "output": plain_lines(one.log_tail)}
@@ -238,7 +240,7 @@ def _hook(name: str, command: Command) -> dict[str, Any]:
     result = plain(command.ending)
     return {
         "name": name,
-        "command": plain(command.command, STEP),
+        "command": plain(command.command, COMMAND),
         "result": f"{result}, {span(command.duration_ms / 1000)}",
         "failed": failed,
         "output": plain_lines(command.output_tail).strip("\n"),

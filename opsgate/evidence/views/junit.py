@@ -9,7 +9,7 @@ from junitparser import Failure as FailureResult
 
 from opsgate.evidence.views.facts import last_failure
 from opsgate.evidence.views.headline import headline
-from opsgate.evidence.views.phrases import why, why_and_before, why_lines
+from opsgate.evidence.views.phrases import warnings, why, why_and_before, why_lines
 from opsgate.evidence.views.words import failure, plain
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def render(record: Evidence) -> str:
         suites.append(_suite(record, "recovery", record.stages.rollback.recovery))
     if not _says(suites, record):
         suites[0].add_testcase(_verdict(record))
+    for one in warnings(record):
+        suites[0].add_property("warning", one)
     for suite in suites:
         xml.add_testsuite(suite)
     xml.update_statistics()  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from opsgate.evidence.views.facts import down_since, failures, hook_commands, unproven, up_again
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.phrases import BEFORE, stage_rows, step_lines, took, unproven_words
+from opsgate.evidence.views.phrases import BEFORE, fitted_steps, stage_rows, took, unproven_words, warnings
 from opsgate.evidence.views.words import clock, count, failure, moment, plain, plain_lines, span
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opsgate.evidence.views.facts import Failure
 
 SHOWN: Final = 30
-"""Failed targets, images, steps listed one by one."""
+"""Failed targets, warnings, images, steps listed one by one."""
 OUTPUT: Final = 6000
 """Characters of a command's output that are worth showing here."""
 _MARKS: Final = {
@@ -35,6 +35,7 @@ def render(record: Evidence) -> str:
         _summary(record),
         *_next_steps(record),
         *_why(record),
+        *_warnings(record),
         _stages(record),
         *_images(record),
         *_output(record),
@@ -63,8 +64,7 @@ def _summary(record: Evidence) -> str:
 def _next_steps(record: Evidence) -> list[str]:
     if not record.next_steps:
         return []
-    steps = "\n".join(step_lines(record)[:SHOWN])
-    return ["### What to do next", _fenced(steps)]
+    return ["### What to do next", _fenced("\n".join(fitted_steps(record, SHOWN)))]
 
 
 def _why(record: Evidence) -> list[str]:
@@ -94,6 +94,11 @@ def _failure(one: Failure) -> str:
         f"- **{_code(one.name)}**{url}: {_code(failure(one.last))}{first}{since}, "
         f"{one.failed} of {count(one.attempts, 'attempt')} failed{before}"
     )
+
+
+def _warnings(record: Evidence) -> list[str]:
+    lines = [f"- {_text(one)}" for one in warnings(record)[:SHOWN]]
+    return ["### Warnings", "\n".join(lines)] if lines else []
 
 
 def _stages(record: Evidence) -> str:

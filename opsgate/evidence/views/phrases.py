@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from opsgate.evidence.views.facts import Failure
 
 NAMED: Final = 3
-STEP: Final = 8000
-"""A command for a person must not be cut short, unless it is absurd."""
+STEPS: Final = 512 * 1024
+"""Characters of all steps: a command for a person, with its lists of images, must not be cut short."""
 BEFORE: Final = {True: "already down before the rollout", False: "healthy before the rollout", None: ""}
 """`Failure.down_before` in words."""
 
@@ -103,7 +103,25 @@ def rollback_words(record: Evidence) -> str:
 
 def step_lines(record: Evidence) -> list[str]:
     """What to do next, a line each."""
-    return [plain(line, STEP) for step in record.next_steps for line in step[: 2 * STEP].splitlines()]
+    lines: list[str] = []
+    left = STEPS
+    for step in record.next_steps:
+        for line in step[: STEPS + 1].splitlines():
+            if left <= 0:
+                return lines
+            lines.append(plain(line, left))
+            left -= len(lines[-1]) + 1
+    return lines
+
+
+def fitted_steps(record: Evidence, room: int) -> list[str]:
+    """At most `room` of these lines. Left out is the middle, the images: the commands stand at the end."""
+    lines = step_lines(record)
+    if len(lines) <= room:
+        return lines
+    first = room // 2
+    last = len(lines) - (room - first - 1)
+    return [*lines[:first], f"… and {last - first} more, see the record", *lines[last:]]
 
 
 def why_lines(record: Evidence) -> list[str]:
@@ -120,10 +138,17 @@ def why_lines(record: Evidence) -> list[str]:
     lines += [_hook(name, command) for name, command in hooks if name == "rollback" and not command.succeeded]
     if stages.rollback.recovery and stages.rollback.recovered is False:
         lines += [f"after the rollback: {_why(one)}" for one in failures(record, stages.rollback.recovery)]
-    lines += [_left_behind(name, one) for name, one in hooks if one.survivors or one.output_held]
-    if stages.rollback.took_over:
-        lines.append(_took_over(stages.rollback.took_over))
-    return lines + [f"warning: {plain(text)}" for text in stages.preflight.warnings or []]
+    return lines + [f"warning: {text}" for text in warnings(record)]
+
+
+def warnings(record: Evidence) -> list[str]:
+    """What decided nothing and somebody should know: what hooks left behind, whose place this run took."""
+    lines = [
+        _left_behind(name, one) for name, one in hook_commands(record) if one.survivors or one.output_held
+    ]
+    if record.stages.rollback.took_over:
+        lines.append(_took_over(record.stages.rollback.took_over))
+    return lines + [plain(text, 500) for text in record.stages.preflight.warnings or []]
 
 
 def unproven_words(names: list[str], shown: Callable[[str, int], str]) -> str:

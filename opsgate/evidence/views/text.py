@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET
 
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.phrases import stage_rows, step_lines, took, why_lines
+from opsgate.evidence.views.phrases import fitted_steps, stage_rows, took, why_lines
 from opsgate.evidence.views.words import clock, moment, span
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ _MARKS: Final = {"passed": "ok  ", "failed": "FAIL", "skipped": "--  ", "interru
 
 def render(record: Evidence) -> str:
     """The record on one screen of at most 24 lines, the first of which says what runs now."""
-    steps = [f"  {line}" for line in step_lines(record)]
     top = [headline(record), f"  {_run_line(record)}", *(f"  {line}" for line in _happened(record))]
     why = [f"  {line}" for line in why_lines(record)]
-    room = LINES - len(top) - bool(steps) - bool(why)
-    steps = _fitted(steps, max(room - min(len(why), 3), 1))
+    room = LINES - len(top) - bool(record.next_steps) - bool(why)
+    steps = [f"  {line}" for line in fitted_steps(record, max(room - min(len(why), 3), 1))]
     why = _fitted(why, max(room - len(steps), 1))
     lines = [*top, *(["why", *why] if why else []), *(["what to do next", *steps] if steps else [])]
     return "\n".join(lines) + "\n"
