@@ -359,6 +359,8 @@ def test_one_working_command_of_a_chain_is_a_way_back(site: Site) -> None:
         ("exec 2>&1; ssh prod deploy", None),
         ("exec 3>&1; ssh prod deploy", None),
         ("exec -a x y", None),
+        ("2>/dev/null ssh prod true", None),
+        ("A=1 2>/dev/null ssh prod true", None),
         ('f() { ssh h "$@"; }; f deploy', None),
         ("go () {\n  ssh h\n}\ngo", None),
         ("X=${A:-a b} ssh y", None),

@@ -191,7 +191,8 @@ def first_word(command: str) -> str | None:
             if word in _LEADS_ON or (_ASSIGNMENT.match(word) and whole):
                 before = word
                 continue
-            if before == "exec" and (word.isdigit() or word.startswith("-")):
+            # A number is the file descriptor of a redirection that follows.
+            if word.isdigit() or (before == "exec" and word.startswith("-")):
                 return None
             is_function = next(words, "").startswith("(")
             return word if _PROGRAM.fullmatch(word) and not is_function else None
