@@ -261,6 +261,23 @@ def test_a_child_that_floods_the_pipe_does_not_hold_the_hook(hook: Hook) -> None
     assert result.duration_ms < 5000
 
 
+def test_output_that_is_shown_slowly_is_not_held(hook: Hook) -> None:
+    def slowly(line: str) -> None:
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+        hook.lines.append(line)
+
+    # More than one pipe of it: the last one alone takes longer to show than may come after the exit.
+    line = "x" * 63
+    result = hook(f"yes {line} | head -c 131072", emit=slowly)
+    assert result.succeeded
+    assert not result.output_held
+    assert len(hook.log.read_bytes()) == 131072
+    result = hook(f"sleep 60 & echo $! > a.pid; yes {line} | head -c 131072", emit=slowly)
+    assert result.output_held
+
+
 def test_output_that_comes_just_after_the_exit_is_kept(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "DRAIN", 10.0)
     hook("(sleep 0.1; echo late) & echo early")

@@ -38,6 +38,8 @@ CUT_GRACE: Final = 3.0
 LOST: Final = 1.0
 """Seconds that a killed process may take to go; one stuck in the kernel is left behind then."""
 
+PIPE: Final = 64 * 1024
+"""Bytes that a pipe holds."""
 _OPTIONS: Final[Mapping[str, Any]] = {
     "shell": "/bin/sh", "replace_env": True, "warn": True, "hide": True, "echo": False, "pty": False,
     "dry": False, "disown": False, "asynchronous": False, "in_stream": False, "watchers": [], "timeout": None,
@@ -234,7 +236,8 @@ class HookRunner(Local):
             else:
                 time.sleep(TICK if self.ending else TICK / 10)
             self._enforce(limit_at)
-        self._read(DRAIN)
+        # Showing the last of it may have taken that long: one byte more than a pipe holds brings its end.
+        self._read(DRAIN, PIPE + 1)
         if self._exited() and self._child is not None:
             self._child.wait()
 
@@ -321,16 +324,17 @@ class HookRunner(Local):
             # Gone already, or run as another user by sudo: the limit still ends the wait.
             return
 
-    def _read(self, seconds: float) -> None:
-        """Take what comes for so long, or until the output has ended."""
+    def _read(self, seconds: float, beyond: int = 0) -> None:
+        """Take what comes for so long, or until the output has ended; then `beyond` bytes without waiting."""
         end = time.monotonic() + seconds
-        while self._output >= 0 and (left := end - time.monotonic()) > 0:
-            if not self._readable.poll(left * 1000):
+        while self._output >= 0 and ((left := end - time.monotonic()) > 0 or beyond > 0):
+            if not self._readable.poll(max(left, 0) * 1000):
                 return
-            if data := os.read(self._output, 64 * 1024):
+            if data := os.read(self._output, PIPE):
                 self._stream.feed(data)
             else:
                 self._close()
+            beyond -= len(data) if left <= 0 else 0
 
     def _close(self) -> None:
         if self._output >= 0:
