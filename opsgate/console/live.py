@@ -72,7 +72,7 @@ class LiveReporter(PlainReporter):
             row.worst = attempt
 
     def turn(self, now_ms: float) -> None:
-        """Nothing: the table shows it."""
+        """Nothing where the table shows it; a line now and then where none could be drawn."""
         if self._live is None:
             super().turn(now_ms)
 

@@ -45,7 +45,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     finished_at: str
     deployed: bool
-    """This run's deploy hook was started."""
+    """This run's deploy stage was begun: its hook may have been started."""
     rollback: Literal["auto", "manual"] | None
     failed_at: str | None
     """When the deploy or the gate was known to have failed."""
