@@ -203,6 +203,33 @@ def test_history_lists_what_has_no_end_also_where_nothing_else_is(tmp_path: Path
     assert told(store, history=True, env="production")["unfinished"] == []
 
 
+def test_history_names_a_run_that_went_on_after_its_line(store: Store) -> None:
+    runs.add(store, runs.record("r5", revision="v5", trigger="publish"))
+    evidence = runs.deployed(store.load("r5"))
+    evidence.status, evidence.status_reason = "failed", "interrupted"
+    evidence.finished_at = evidence.duration_ms = evidence.exit_code = None
+    store.begin(evidence, continuing=True)
+    assert "unfinished: run r5 (under way, or killed)\n" in ask(store, history=True).text
+    assert told(store, history=True)["unfinished"] == told(store, verify=True)["unfinished"] == ["r5"]
+    assert told(store, history=True, env="staging")["unfinished"] == []
+    page = ask(store, history=True, format="html").text
+    assert "without an end" in page
+    assert "<code>r5</code>" in page.partition("without an end")[2].partition("</p>")[0]
+    assert "without an end" not in ask(store, history=True, format="html", env="staging").text
+
+
+def test_the_run_to_look_at_is_where_the_history_was_asked_for(tmp_path: Path) -> None:
+    store = runs.store_in(tmp_path / "with spaces")
+    store.begin(runs.record("r1", environment="staging"))
+    with pytest.raises(ConfigurationError, match="has ended yet") as refused:
+        ask(store, history=True, format="html")
+    command = shlex.split(refused.value.hint.removeprefix("see it: "))
+    assert command[:2] == ["opsgate", "evidence"]
+    assert command[-2:] == ["--run", "r1"]
+    place = command[command.index("--evidence-dir") + 1]
+    assert (store.directory.parent / place).samefile(store.directory)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

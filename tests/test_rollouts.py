@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from opsgate.evidence import rollouts
-from opsgate.evidence.record import Image, Rollback
+from opsgate.evidence.record import Gate, Image, Rollback
 from opsgate.evidence.store import Store
 from tests import runs
 
@@ -207,6 +207,73 @@ def test_a_run_killed_in_a_later_task_is_known_by_its_record(store: Store) -> No
     found = rolled_out(store)
     assert found is not None
     assert found.revision == "v2"
+
+
+def goes_on(store: Store, evidence: Evidence) -> None:
+    """A later task of a run that has a line is under way, or was killed."""
+    evidence.finished_at = evidence.duration_ms = evidence.exit_code = None
+    evidence.status, evidence.status_reason = "failed", "interrupted"
+    store.begin(evidence, continuing=True)
+
+
+def killed_in_its_deploy(store: Store, run_id: str, start: float) -> None:
+    evidence = runs.deployed(store.load(run_id))
+    evidence.stages.deploy.started_at = runs.at(start)
+    goes_on(store, evidence)
+
+
+def test_a_run_killed_in_a_later_task_was_rolled_out_after_what_had_ended_then(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add(store, runs.record("r2", start=40, revision="v2", trigger="publish"), end=50)
+    runs.add(store, runs.deployed(runs.record("r3", start=60, revision="v3"), runs.probed("+++++")), end=90)
+    killed_in_its_deploy(store, "r2", 100)
+    for run_id in ("b1", "b2"):
+        leaving = rolled_out(store)
+        assert leaving is not None
+        assert (leaving.run_id, leaving.revision) == ("r2", "v2")
+        assert good(store, leaving.revision, leaving.images) == "r3"
+        rollback = runs.record(run_id, start=110, trigger="rollback")
+        runs.add(store, runs.rolled_back(rollback, trigger="manual"), end=120)
+    runs.add(store, runs.deployed(runs.record("r4", start=130, revision="v4")), end=140)
+    after = rolled_out(store)
+    assert after is not None
+    assert after.run_id == "r4"
+
+
+def test_a_run_that_went_on_to_its_gate_was_rolled_out_when_it_was_deployed(store: Store) -> None:
+    runs.add(store, runs.deployed(runs.record("r1", revision="v1")), end=10)
+    runs.add(store, runs.deployed(runs.record("r2", start=20, revision="v2")), end=30)
+    evidence = store.load("r1")
+    evidence.stages.gate = Gate(status="interrupted", started_at=runs.at(40))
+    goes_on(store, evidence)
+    found = rolled_out(store)
+    assert found is not None
+    assert found.run_id == "r2"
+
+
+def test_what_went_on_elsewhere_is_not_what_was_rolled_out_here(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add(store, runs.record("r2", revision="v2", trigger="publish", environment="staging"))
+    killed_in_its_deploy(store, "r2", 100)
+    found = rolled_out(store)
+    assert found is not None
+    assert found.run_id == "r1"
+
+
+def test_runs_without_an_end_have_no_line_or_went_on_after_it(store: Store) -> None:
+    runs.add_passed(store, "r1", "v1")
+    runs.add(store, runs.record("r2", start=10, trigger="publish"))
+    runs.add(store, runs.record("r3", start=20, trigger="publish", environment="staging"))
+    store.begin(runs.record("r4", start=5))
+    runs.add(store, runs.record("r5", trigger="publish"))
+    for run_id in ("r2", "r3"):
+        killed_in_its_deploy(store, run_id, 100)
+
+    def unended(environment: str | None = None) -> list[str]:
+        return [evidence.run_id for evidence in rollouts.unended(store, environment)]
+
+    assert unended() == ["r4", "r2", "r3"]
+    assert unended("production") == ["r4", "r2"]
 
 
 def test_a_rollout_without_its_record_is_still_what_was_rolled_out_last(store: Store) -> None:

@@ -61,11 +61,25 @@ def last_rolled_out(store: Store, environment: str) -> Rollout | None:
         if (rollout := _brought_out(store, line)) is not None:
             candidates.append((line.seq, line.started_at, rollout))
             break
-    for evidence in store.unfinished():
+    begun = [(_seq_of(store, evidence.previous), evidence) for evidence in store.unfinished()]
+    begun += [(_seq_at(store, _began(evidence)), evidence) for evidence in _gone_on(store, environment)]
+    for seq, evidence in begun:
         if evidence.environment == environment and _is_rollout(evidence):
-            place = _seq_of(store, evidence.previous) + 0.5
-            candidates.append((place, evidence.started_at, _rollout(store, evidence)))
+            candidates.append((seq + 0.5, _began(evidence), _rollout(store, evidence)))
     return max(candidates, key=lambda item: item[:2], default=(0, "", None))[2]
+
+
+def unended(store: Store, environment: str | None = None) -> list[Evidence]:
+    """Readable records without an end, the first that began first: under way, or killed.
+
+    Of runs that no line names, and of those that went on after theirs.
+    """
+    found = [
+        evidence
+        for evidence in chain(store.unfinished(), _gone_on(store, environment))
+        if evidence.finished_at is None and environment in {None, evidence.environment}
+    ]
+    return sorted(found, key=lambda evidence: (evidence.started_at, evidence.run_id))
 
 
 def automatic_rollbacks(store: Store, environment: str, since: float) -> int:
@@ -102,6 +116,16 @@ def _is_settled(line: Line) -> bool:
 def _proved_nothing_new(line: Line) -> bool:
     """Whether the run was a gate on what ran already, as its line alone tells: there may be thousands."""
     return _is_settled(line) and not line.deployed and line.revision is None
+
+
+def _gone_on(store: Store, environment: str | None) -> Iterator[Evidence]:
+    """Records without an end of runs that the ledger names: a later task is under way, or was killed."""
+    asked = (
+        line.run_id
+        for line in store.newest_runs()
+        if environment in {None, line.environment} and not _is_settled(line)
+    )
+    return (evidence for evidence in _loaded(store, asked) if evidence.finished_at is None)
 
 
 def _loaded(store: Store, run_ids: Iterable[str]) -> Iterator[Evidence]:
@@ -179,6 +203,17 @@ def _differs(rollout: Rollout, revision: str | None, images: Sequence[Image]) ->
 
 def _contents(images: Sequence[Image]) -> set[tuple[str, str]]:
     return {(image.name, image.digest) for image in images}
+
+
+def _began(evidence: Evidence) -> str:
+    """When it began to bring something out, or to look at what was."""
+    stages = evidence.stages
+    return stages.deploy.started_at or stages.gate.started_at or evidence.started_at
+
+
+def _seq_at(store: Store, moment: str) -> int:
+    """The last line of the ledger at that moment; 0 before the first."""
+    return next((line.seq for line in store.ledger.newest_first() if line.finished_at <= moment), 0)
 
 
 def _seq_of(store: Store, line_hash: str | None) -> int:

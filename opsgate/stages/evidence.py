@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from opsgate.errors import ConfigurationError, EvidenceError, OpsgateError
-from opsgate.evidence import repair, verdicts
+from opsgate.evidence import repair, rollouts, verdicts
 from opsgate.evidence.history import DAY, false_passes, figures, newest_of_each, select
 from opsgate.evidence.prune import prune
 from opsgate.evidence.record import Evidence, new_run_id, pretty, timestamp
@@ -174,9 +175,7 @@ def history(
     begin = None if since is None else _since(since, now)
     store = _store(settings)
     lines = store.ledger.read()
-    begun = [
-        one for one in store.unfinished() if not one.finished_at and environment in {None, one.environment}
-    ]
+    begun = rollouts.unended(store, environment)
     if not lines and not begun:
         raise _nothing(settings.evidence_dir, environment)
     found = select(lines, environment=environment, since=begin, status=status)
@@ -187,9 +186,12 @@ def history(
         told = {"runs": found, "unfinished": unfinished, "figures": counted}
         return Answer(_json(msgspec.to_builtins(told)))
     if form == "html" and not lines:
+        from opsgate.stages.outcome import command_line
+
+        run = begun[-1].run_id
         raise ConfigurationError(
-            f"no run in {store.directory} has ended yet: {begun[-1].run_id} is under way, or was killed",
-            f"see it: opsgate evidence --run {begun[-1].run_id}",
+            f"no run in {store.directory} has ended yet: {run} is under way, or was killed",
+            f"see it: {command_line('evidence', settings)} --run {shlex.quote(run)}",
         )
     if form == "html":
         from opsgate.evidence.views import history_html
@@ -200,7 +202,8 @@ def history(
             since=None if begin is None else timestamp(begin),
             status=status,
         )
-        return Answer(history_html.render(found, counted, asked, head=lines[-1].hash))
+        head = lines[-1].hash
+        return Answer(history_html.render(found, counted, asked, head=head, unfinished=unfinished))
     return Answer(history_view.render(found, counted, unfinished))
 
 

@@ -43,8 +43,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     status: str | None = None
 
 
-def render(runs: Sequence[Line], figures: Figures, asked: Asked, *, head: str) -> str:
-    """`runs`, in the order of the ledger, whose last hash is `head`, as one HTML document."""
+def render(
+    runs: Sequence[Line], figures: Figures, asked: Asked, *, head: str, unfinished: Sequence[str] = ()
+) -> str:
+    """`runs`, in the order of the ledger, whose last hash is `head`, as one HTML document.
+
+    `unfinished` are runs without an end, which no figure counts.
+    """
     endings = [ending(line) for line in runs]
     days = [line.finished_at[:10] for line in runs]
     return page(
@@ -59,6 +64,7 @@ def render(runs: Sequence[Line], figures: Figures, asked: Asked, *, head: str) -
         picture=picture(runs),
         endings={how: (words, endings.count(how)) for how, words in ENDINGS.items()},
         rows=[_row(line) for line in runs[: -ROWS - 1 : -1]],
+        unfinished=[plain(run_id, 64) for run_id in unfinished],
         older=max(len(runs) - ROWS, 0),
         now=when(asked.now),
         head=head,
