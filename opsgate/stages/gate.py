@@ -24,9 +24,10 @@ def run(session: Session) -> None:
 
 def _decide(session: Session, gate: Gate) -> None:
     if not probing.any_required(session.settings.targets):
-        gate.status, gate.status_reason = "skipped", "no_urls_configured"
-        gate.policy = session.settings.policy
+        # An earlier gate of this run that was interrupted may have left targets that decided.
+        gate.policy, gate.targets = session.settings.policy, []
         gate.targets = probing.baseline(session, session.settings.targets, limit=gate.policy.deadline)
+        gate.status, gate.status_reason = "skipped", "no_urls_configured"
     else:
         expected = session.record.revision if session.judges_revision else None
         probing.probe(session, gate, rule=RevisionRule(expected=expected), label="gate")

@@ -98,6 +98,25 @@ def test_a_signal_during_the_gate(site: Site, runtime: Runtime) -> None:
     assert hook_is_gone(site)
 
 
+def test_a_signal_while_nothing_decides_leaves_the_gate_to_be_run_again(site: Site) -> None:
+    gate = {"deadline": "60s", "attempt_timeout": "30s"}
+    busy = {"name": "slow", "command": BUSY}
+    # First with a target that decides: what an interrupted gate has tried is none of the next one's.
+    for urls in ([site.url(), busy], [site.url(required=False), {**busy, "required": False}]):
+        site.configure(urls=urls, gate=gate)
+        with site.during("gate", "--json", OPSGATE_RUN_ID="r") as process:
+            send(process, signal.SIGINT)
+            document = site.ended(process, 130).document
+        assert (document["status"], document["status_reason"]) == ("failed", "interrupted")
+        assert document["stages"]["gate"]["status"] == "interrupted"
+    assert document["stages"]["gate"]["targets"] == []
+    assert site.run("evidence", "--verify").code == 0
+    site.configure(urls=[site.url(required=False)])
+    gate = site.run("gate", "--json", OPSGATE_RUN_ID="r").document["stages"]["gate"]
+    assert (gate["status"], gate["status_reason"]) == ("skipped", "no_urls_configured")
+    assert [target["name"] for target in gate["targets"]] == ["api"]
+
+
 def test_the_first_signal_lets_a_rollback_end(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(rollback=f"echo > begun; cat go; {ROLLBACK}; echo done")
@@ -205,6 +224,30 @@ def test_a_killed_run_is_listed_as_unfinished(site: Site) -> None:
     assert "has not finished" in site.run("evidence").headline
     site.run("gate")
     assert "unfinished: run killed" in site.run("evidence", "--verify").out
+
+
+def test_a_rollback_leaves_what_a_killed_deploy_of_an_older_run_brought_out(
+    site: Site, runtime: Runtime
+) -> None:
+    site.configure(
+        urls=[site.url(revision="json:version")],
+        deploy=DEPLOY,
+        rollback=ROLLBACK,
+        extra="[environments.prod.publish]\ncommand = 'true'\n",
+    )
+    site.run("release", "--revision", "v1")
+    site.run("publish", OPSGATE_RUN_ID="killed")
+    site.run("release", "--revision", "v2")
+    deploying = {"OPSGATE_RUN_ID": "killed", "RUNTIME_DEPLOY_COMMAND": f"{DEPLOY}; {BUSY}"}
+    with site.during("deploy", "--revision", "v3", **deploying) as process:
+        process.kill()
+        process.communicate()
+    os.kill(int((site.path / "pid").read_text()), signal.SIGKILL)
+    assert runtime.read() == ("up", "v3")
+    assert "unfinished: run killed" in site.run("evidence", "--history").out
+    record = site.run("rollback", "--json", "--reason", "killed").document
+    assert (record["revision"], record["status_reason"]) == ("v3", "recovered")
+    assert runtime.read() == ("up", "v2")
 
 
 def broken_opsgate(site: Site, module: str, line: str) -> dict[str, str]:
