@@ -85,6 +85,18 @@ jobs:
       - uses: {OPSGATE}
         with: {{ task: gate, url: URL, soak: 0 }}
 """
+BEGUN = f"""
+on: workflow_dispatch
+jobs:
+  rollout:
+    runs-on: ubuntu-24.04
+    steps:
+      - uses: {CHECKOUT}
+      - uses: {OPSGATE}
+        with: {{ task: publish, keep-evidence: "FIRST" }}
+      - uses: {OPSGATE}
+        with: {{ task: gate, url: URL, soak: 0, evidence-dir: "${{{{ vars.NOT_SET }}}}" }}
+"""
 RELEASED = """
 default_environment = "production"
 [environments.production.publish]
@@ -135,7 +147,7 @@ def test_inputs_outputs_evidence(checkout: Checkout, runtime: Runtime, tmp_path:
         "restore rollout/bad/",
         "save rollout/bad/601-1-gate",
         "upload evidence-bad",
-        "upload rollout-evidence-none",
+        "upload opsgate-evidence-none",
     ]
     assert (checkout.home / "artifacts/evidence-good/gh-601-1-good/evidence.json").is_file()
     assert (checkout.home / "artifacts/evidence-bad/gh-601-1-bad/evidence.json").is_file()
@@ -157,11 +169,30 @@ def test_the_steps_of_a_release_continue_one_history(
         assert [call for call in run.calls if not call.startswith("setup-python")] == [
             "restore rollout/production/",
             f"save rollout/production/{number}-1-publish",
-            "upload rollout-evidence-production",
+            "upload opsgate-evidence-production",
             f"save rollout/production/{number}-1-gate",
-            "upload rollout-evidence-production",
+            "upload opsgate-evidence-production",
         ]
         assert run.record.status_reason == "all_probes_healthy"
         listed += [f"gh-{number}-1-production"] * 2
         lines = (run.uploaded / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(line)["run_id"] for line in lines] == listed
+
+
+def test_a_history_of_one_run_does_not_take_the_place_of_a_longer_one(
+    checkout: Checkout, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The run was begun by a step that brought nothing back."""
+    checkout.actions[OPSGATE] = published(tmp_path / "action")
+    text = BEGUN.replace("URL", runtime.url)
+    checkout.workflow.write_text(text.replace("FIRST", "true"), encoding="utf-8")
+    checkout.configure(RELEASED)
+    run = checkout.run("604", offline=False)
+    assert (run.code, run.calls[-2]) == (0, "save rollout/production/604-1-gate"), run
+    checkout.workflow.write_text(text.replace("FIRST", "false"), encoding="utf-8")
+    run = checkout.run("605", offline=False)
+    assert (run.code, run.job) == (0, "succeeded"), run
+    assert [call for call in run.calls if not call.startswith("setup-python")] == [
+        "upload opsgate-evidence-production"
+    ] * 2
+    assert "The run gh-605-1-production was begun without the evidence of earlier runs: " in run.log

@@ -23,6 +23,7 @@ INPUTS = {
 }
 INSTALL, RUN = "Install opsgate", "Run opsgate"
 PLAN = "Find the environment and what this run has left"
+RESTORED = "Note that it was asked for"
 
 
 def step(name: str) -> str:
@@ -31,7 +32,7 @@ def step(name: str) -> str:
 
 
 def script(name: str) -> str:
-    found = re.search(r"      run: \|\n((?:        .*\n|\n)+)", step(name) + "\n")
+    found = re.search(r"      run: (?:\|\n)?(.+\n(?:        .*\n|\n)*)", step(name) + "\n")
     assert found
     return textwrap.dedent(found[1])
 
@@ -41,11 +42,11 @@ def executed(
 ) -> subprocess.CompletedProcess[str]:
     """The step as the runner starts it, with nothing but its own variables."""
     given = {**INPUTS, **{key.replace("_", "-"): value for key, value in inputs.items()}}
-    variables = dict(
-        re.findall(r"^        ([A-Z_]+): \$\{\{ inputs\.([a-z-]+) \}\}$", step(name), re.MULTILINE)
+    variables = re.findall(
+        r"^        ([A-Z_]+): \$\{\{ inputs\.([a-z-]+)(?: \|\| '([^']*)')? \}\}$", step(name), re.MULTILINE
     )
-    assert set(inputs) <= {value.replace("-", "_") for value in variables.values()}
-    own = {variable: given[value] for variable, value in variables.items()}
+    assert set(inputs) <= {value.replace("-", "_") for _, value, _ in variables}
+    own = {variable: given[value] or otherwise for variable, value, otherwise in variables}
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script(name)],
         env={"PATH": os.environ["PATH"], **own, **environ},
@@ -77,7 +78,7 @@ def words(said: Path, **inputs: str) -> list[str]:
     return [word for word in call[4:] if word not in {"--evidence-dir", "/w/artifacts/rollout"}]
 
 
-@pytest.mark.parametrize("name", [INSTALL, PLAN, RUN])
+@pytest.mark.parametrize("name", [INSTALL, PLAN, RESTORED, RUN])
 def test_the_steps_pass_shellcheck(name: str) -> None:
     for command in (
         ["bash", "-n"],
@@ -127,6 +128,13 @@ def test_an_input_is_a_flag(said: Path, name: str, value: str, expected: list[st
 def test_evidence_is_kept_below_the_workspace(said: Path, given: str, expected: str) -> None:
     """There the cache and the artifact are looked for, wherever the configuration file is."""
     assert words(said, evidence_dir=given) == [expected]
+
+
+def test_a_variable_that_is_not_set_leaves_the_evidence_where_it_is(said: Path) -> None:
+    """`evidence-dir: ${{ vars.X }}` is empty: what is run, kept and uploaded is the default directory."""
+    assert words(said, evidence_dir="") == []
+    used = re.findall(r"\$\{\{ (inputs\.evidence-dir.*?) \}\}", TEXT)
+    assert used == [f"inputs.evidence-dir || '{INPUTS['evidence-dir']}'"] * 5
 
 
 def test_publish_takes_no_policy(said: Path) -> None:
@@ -185,7 +193,9 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def planned(workspace: Path, *, environ: dict[str, str] | None = None, **inputs: str) -> dict[str, str]:
+def planned(
+    workspace: Path, *, environ: dict[str, str] | None = None, warns: str = "", **inputs: str
+) -> dict[str, str]:
     """What the step finds in attempt 1 of run 7."""
     python = workspace / "python"
     python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n', encoding="utf-8")
@@ -199,10 +209,13 @@ def planned(workspace: Path, *, environ: dict[str, str] | None = None, **inputs:
         "GITHUB_RUN_ATTEMPT": "1",
         "GITHUB_WORKSPACE": str(workspace),
         "GITHUB_OUTPUT": str(output),
+        "RUNNER_TEMP": str(workspace),
         "OPSGATE_CONFIG": "deploy/opsgate.toml",
     }
     done = executed(PLAN, {**runner, **(environ or {})}, workspace, **inputs)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(warns)
+    assert len(done.stderr.splitlines()) == bool(warns)
     return dict(line.split("=") for line in output.read_text(encoding="utf-8").splitlines())
 
 
@@ -226,14 +239,31 @@ def test_without_an_environment_there_is_nothing_to_bring_back(workspace: Path) 
     assert planned(workspace, env="prodution") == {}
 
 
-@pytest.mark.parametrize("directory", ["artifacts/rollout", "kept here", "/kept"])
+BEGUN = "::warning title=opsgate::The run gh-7-1-production was begun without the evidence of earlier runs: "
+
+
+@pytest.mark.parametrize("directory", ["", "artifacts/rollout", "kept here", "/kept"])
 def test_what_an_earlier_step_of_this_run_left_is_seen(workspace: Path, directory: str) -> None:
     directory = f"{workspace}{directory}" if directory.startswith("/") else directory
-    kept = workspace / directory
-    for run, expected in (
-        ("gh-7-1-staging", {"environment": "production"}),
-        ("gh-6-1-production", {"environment": "production"}),
-        ("gh-7-1-production", {"environment": "production", "begun": "true"}),
+    kept = workspace / (directory or "artifacts/rollout")
+    for run, warns, expected in (
+        ("gh-7-1-staging", "", {"environment": "production"}),
+        ("gh-6-1-production", "", {"environment": "production"}),
+        ("gh-7-1-production", BEGUN, {"environment": "production", "begun": "true"}),
     ):
         (kept / run).mkdir(parents=True)
-        assert planned(workspace, evidence_dir=directory) == expected
+        assert planned(workspace, warns=warns, evidence_dir=directory) == expected
+    # Who keeps nothing has nothing to be warned of.
+    assert planned(workspace, evidence_dir=directory, keep_evidence="false") == expected
+
+
+def test_a_step_goes_on_from_what_an_earlier_one_has_brought_back(workspace: Path) -> None:
+    """Only then is this run's history the whole one, which may take the place of the one that is kept."""
+    (workspace / "artifacts/rollout/gh-7-1-production").mkdir(parents=True)
+    environ = {"RUNNER_TEMP": str(workspace), "ENVIRONMENT": "staging"}
+    assert executed(RESTORED, environ).returncode == 0
+    assert planned(workspace, warns=BEGUN) == {"environment": "production", "begun": "true"}
+    assert executed(RESTORED, {**environ, "ENVIRONMENT": "production"}).returncode == 0
+    found = {"environment": "production", "begun": "true", "kept": "true"}
+    assert planned(workspace) == found
+    assert planned(workspace, keep_evidence="false") == found
