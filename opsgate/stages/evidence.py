@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -191,7 +190,7 @@ def history(
         run = begun[-1].run_id
         raise ConfigurationError(
             f"no run in {store.directory} has ended yet: {run} is under way, or was killed",
-            f"see it: {command_line('evidence', settings)} --run {shlex.quote(run)}",
+            f"see it: {command_line('evidence', settings)} --run {run}",
         )
     if form == "html":
         from opsgate.evidence.views import history_html

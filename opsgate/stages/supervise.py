@@ -65,13 +65,13 @@ def supervised(task: Task, session: Session) -> int:
             session.halt.rest()
     except (Interrupted, TakenOver) as stop:
         session.reporter.warn(stop.message)
-        is_taken = isinstance(stop, TakenOver)
-        if is_taken or record.stages.rollback.attempted is not True or record.trigger == "rollback":
+        taker = stop.taker if isinstance(stop, TakenOver) else None
+        if taker or record.stages.rollback.attempted is not True or record.trigger == "rollback":
             record.status, record.status_reason = "failed", "interrupted"
-        record.next_steps = _steps(task, session, "the takeover" if is_taken else "the interrupt")
-        if isinstance(stop, TakenOver):
+        record.next_steps = _steps(task, session, "the takeover" if taker else "the interrupt")
+        if taker:
             look = outcome.command_line("evidence", session.settings)
-            step = f"{stop.message}, and this one starts nothing more. Look at it: {look} --run {stop.taker}"
+            step = f"{stop.message}, and this one starts nothing more. Look at it: {look} --run {taker}"
             record.next_steps.insert(0, step)
         return stop.exit_code
     except (NotReady, ConfigurationError) as error:

@@ -70,10 +70,15 @@ def _why_not_validated(record: Evidence) -> str:
         return "the runtime could not be seen from where the gate ran"
     if gate.status not in {"passed", "failed"} or not gate.targets:
         return "no gate has come to a verdict"
-    if gate.status == "passed" and record.rollbacks:
-        return "the gate passed, but the release was rolled back"
-    if gate.status == "passed" and not record.proven:
-        return "the gate passed, but the release had not come out whole"
-    if gate.status == "passed" and record.status != "passed":
-        return "the gate passed, but the run did not end as passed"
+    if gate.status == "passed" and (since := _undone(record)):
+        return f"the gate passed, but {since}"
     return ""
+
+
+def _undone(record: Evidence) -> str:
+    """Why the images that a gate passed may not be what runs."""
+    if record.rollbacks:
+        return "the release was rolled back"
+    if not record.proven:
+        return "the release had not come out whole"
+    return "" if record.status == "passed" else "the run did not end as passed"

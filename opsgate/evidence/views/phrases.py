@@ -20,7 +20,7 @@ from opsgate.evidence.views.headline import NOT_VALIDATED
 from opsgate.evidence.views.words import clock, count, failure, plain, span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from opsgate.evidence.record import Command, Container, Evidence, Gate, Stage, Takeover, TargetResult
     from opsgate.evidence.views.facts import Failure
@@ -116,11 +116,14 @@ def step_lines(record: Evidence) -> list[str]:
 
 def fitted_steps(record: Evidence, room: int) -> list[str]:
     """At most `room` of these lines. Left out is the middle, the images: the commands stand at the end."""
-    lines = step_lines(record)
+    return fitted(step_lines(record), room, end=(room - 1) // 2)
+
+
+def fitted(lines: Sequence[str], room: int, *, end: int = 0) -> list[str]:
+    """At most `room` lines, 1 at least; in place of those before the last `end` is said how many they are."""
     if len(lines) <= room:
-        return lines
-    first = room // 2
-    last = len(lines) - (room - first - 1)
+        return list(lines)
+    first, last = room - 1 - end, len(lines) - end
     return [*lines[:first], f"… and {last - first} more, see the record", *lines[last:]]
 
 

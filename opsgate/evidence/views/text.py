@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET
 
 from opsgate.evidence.views.headline import NOT_VALIDATED, headline
-from opsgate.evidence.views.phrases import fitted_steps, stage_rows, took, why_lines
+from opsgate.evidence.views.phrases import fitted, fitted_steps, stage_rows, took, why_lines
 from opsgate.evidence.views.words import clock, moment, span
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ _MARKS: Final = {"passed": "ok  ", "failed": "FAIL", "skipped": "--  ", "interru
 def render(record: Evidence) -> str:
     """The record on one screen of at most 24 lines, the first of which says what runs now."""
     top = [headline(record), f"  {_run_line(record)}", *(f"  {line}" for line in _happened(record))]
-    why = [f"  {line}" for line in why_lines(record)]
+    why = why_lines(record)
     room = LINES - len(top) - bool(record.next_steps) - bool(why)
-    steps = [f"  {line}" for line in fitted_steps(record, max(room - min(len(why), 3), 1))]
-    why = _fitted(why, max(room - len(steps), 1))
-    lines = [*top, *(["why", *why] if why else []), *(["what to do next", *steps] if steps else [])]
+    steps = fitted_steps(record, max(room - min(len(why), 3), 1))
+    why = fitted(why, max(room - len(steps), 1))
+    lines = [*top, *_section("why", why), *_section("what to do next", steps)]
     return "\n".join(lines) + "\n"
 
 
@@ -50,9 +50,5 @@ def _happened(record: Evidence) -> Iterator[str]:
             yield f"{_MARKS[stage.status]} {name:9} {took(stage):>9}  {text}".rstrip()
 
 
-def _fitted(lines: Sequence[str], room: int) -> list[str]:
-    """At most `room` lines; the last one says how many were left out."""
-    if len(lines) <= room:
-        return list(lines)
-    kept = list(lines[: max(room - 1, 0)])
-    return [*kept, f"  … and {len(lines) - len(kept)} more, see the record"]
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [title, *(f"  {line}" for line in lines)] if lines else []
