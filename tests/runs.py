@@ -179,6 +179,13 @@ def add(store: Store, evidence: Evidence, *, end: float | None = None) -> Line:
     return store.finish(evidence, evidence.trigger)
 
 
+def goes_on(store: Store, evidence: Evidence) -> None:
+    """A later task of a run that has a line is under way, or was killed."""
+    evidence.finished_at = evidence.duration_ms = evidence.exit_code = None
+    evidence.status, evidence.status_reason = "failed", "interrupted"
+    store.begin(evidence, continuing=True)
+
+
 def add_passed(store: Store, run_id: str, revision: str | None = None, **fields: Any) -> Line:
     """A run that deployed and passed."""
     return add(store, deployed(record(run_id, revision=revision, **fields), probed("+++++")))

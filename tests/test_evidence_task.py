@@ -205,10 +205,7 @@ def test_history_lists_what_has_no_end_also_where_nothing_else_is(tmp_path: Path
 
 def test_history_names_a_run_that_went_on_after_its_line(store: Store) -> None:
     runs.add(store, runs.record("r5", revision="v5", trigger="publish"))
-    evidence = runs.deployed(store.load("r5"))
-    evidence.status, evidence.status_reason = "failed", "interrupted"
-    evidence.finished_at = evidence.duration_ms = evidence.exit_code = None
-    store.begin(evidence, continuing=True)
+    runs.goes_on(store, runs.deployed(store.load("r5")))
     assert "unfinished: run r5 (under way, or killed)\n" in ask(store, history=True).text
     assert told(store, history=True)["unfinished"] == told(store, verify=True)["unfinished"] == ["r5"]
     assert told(store, history=True, env="staging")["unfinished"] == []

@@ -201,25 +201,16 @@ def test_a_release_that_was_killed_is_what_was_rolled_out_last(store: Store) -> 
 def test_a_run_killed_in_a_later_task_is_known_by_its_record(store: Store) -> None:
     runs.add_passed(store, "r1", "v1")
     runs.add(store, runs.record("r2", revision="v2", trigger="publish"))
-    evidence = runs.deployed(store.load("r2"))
-    evidence.finished_at = None
-    store.begin(evidence, continuing=True)
+    runs.goes_on(store, runs.deployed(store.load("r2")))
     found = rolled_out(store)
     assert found is not None
     assert found.revision == "v2"
 
 
-def goes_on(store: Store, evidence: Evidence) -> None:
-    """A later task of a run that has a line is under way, or was killed."""
-    evidence.finished_at = evidence.duration_ms = evidence.exit_code = None
-    evidence.status, evidence.status_reason = "failed", "interrupted"
-    store.begin(evidence, continuing=True)
-
-
 def killed_in_its_deploy(store: Store, run_id: str, start: float) -> None:
     evidence = runs.deployed(store.load(run_id))
     evidence.stages.deploy.started_at = runs.at(start)
-    goes_on(store, evidence)
+    runs.goes_on(store, evidence)
 
 
 def test_a_run_killed_in_a_later_task_was_rolled_out_after_what_had_ended_then(store: Store) -> None:
@@ -245,7 +236,7 @@ def test_a_run_that_went_on_to_its_gate_was_rolled_out_when_it_was_deployed(stor
     runs.add(store, runs.deployed(runs.record("r2", start=20, revision="v2")), end=30)
     evidence = store.load("r1")
     evidence.stages.gate = Gate(status="interrupted", started_at=runs.at(40))
-    goes_on(store, evidence)
+    runs.goes_on(store, evidence)
     found = rolled_out(store)
     assert found is not None
     assert found.run_id == "r2"
@@ -310,9 +301,7 @@ def test_automatic_rollbacks_of_the_day_are_counted_by_run(store: Store) -> None
     assert count() == 2
     assert count(since=21) == 1
     runs.add(store, runs.record("r6", trigger="publish"))
-    evidence = cut_off(store.load("r6"))
-    evidence.finished_at = None
-    store.begin(evidence, continuing=True)
+    runs.goes_on(store, cut_off(store.load("r6")))
     assert count() == 3
 
 

@@ -652,8 +652,7 @@ def test_after_a_prune_the_newest_record_is_still_the_one_of_the_last_run(store:
 def test_a_run_that_is_continued_is_compared_with_its_newest_line_only(store: Store) -> None:
     runs.add(store, runs.deployed(runs.record("r6", trigger="publish")))
     evidence = store.load("r6")
-    evidence.finished_at, evidence.status, evidence.status_reason = None, "failed", "interrupted"
-    store.begin(evidence, continuing=True)
+    runs.goes_on(store, evidence)
     assert verify(store).unfinished == ("r6", "r3")
     evidence.trigger = "gate"
     store.finish(runs.ended(runs.gated(evidence, runs.probed("+++++"))), "gate")

@@ -193,6 +193,23 @@ def test_a_rollback_that_does_not_begin_leaves_the_one_before(shipped: Site, run
     assert shipped.run("evidence", "--verify").code == 0
 
 
+def test_a_rollback_leaves_what_a_killed_deploy_of_an_older_run_brought_out(
+    shipped: Site, runtime: Runtime
+) -> None:
+    shipped.run("publish", OPSGATE_RUN_ID="killed")
+    shipped.run("release", "--revision", "v2")
+    deploying = {"OPSGATE_RUN_ID": "killed", "RUNTIME_DEPLOY_COMMAND": f"{DEPLOY}; {BUSY}"}
+    with shipped.during("deploy", "--revision", "v3", **deploying) as process:
+        process.kill()
+        process.communicate()
+    os.kill(int((shipped.path / "pid").read_text()), signal.SIGKILL)
+    assert runtime.read() == ("up", "v3")
+    assert "unfinished: run killed" in shipped.run("evidence", "--history").out
+    document = shipped.run("rollback", "--json", "--reason", "killed").document
+    assert (document["revision"], document["status_reason"]) == ("v3", "recovered")
+    assert runtime.read() == ("up", "v2")
+
+
 def test_what_was_cut_off_stays_in_the_record_and_is_counted(site: Site, runtime: Runtime) -> None:
     runtime.becomes("down")
     site.configure(top="max_rollbacks_per_day = 1", rollback=BUSY)

@@ -226,30 +226,6 @@ def test_a_killed_run_is_listed_as_unfinished(site: Site) -> None:
     assert "unfinished: run killed" in site.run("evidence", "--verify").out
 
 
-def test_a_rollback_leaves_what_a_killed_deploy_of_an_older_run_brought_out(
-    site: Site, runtime: Runtime
-) -> None:
-    site.configure(
-        urls=[site.url(revision="json:version")],
-        deploy=DEPLOY,
-        rollback=ROLLBACK,
-        extra="[environments.prod.publish]\ncommand = 'true'\n",
-    )
-    site.run("release", "--revision", "v1")
-    site.run("publish", OPSGATE_RUN_ID="killed")
-    site.run("release", "--revision", "v2")
-    deploying = {"OPSGATE_RUN_ID": "killed", "RUNTIME_DEPLOY_COMMAND": f"{DEPLOY}; {BUSY}"}
-    with site.during("deploy", "--revision", "v3", **deploying) as process:
-        process.kill()
-        process.communicate()
-    os.kill(int((site.path / "pid").read_text()), signal.SIGKILL)
-    assert runtime.read() == ("up", "v3")
-    assert "unfinished: run killed" in site.run("evidence", "--history").out
-    record = site.run("rollback", "--json", "--reason", "killed").document
-    assert (record["revision"], record["status_reason"]) == ("v3", "recovered")
-    assert runtime.read() == ("up", "v2")
-
-
 def broken_opsgate(site: Site, module: str, line: str) -> dict[str, str]:
     """An environment in which a function of opsgate has a defect."""
     return site.seam(

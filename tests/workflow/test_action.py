@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.index, pytest.mark.xdist_group("work
 
 OPSGATE = "octo/opsgate@0123456789abcdef0123456789abcdef01234567"
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
-WORKFLOW = f"""
+JOB = """
 on: workflow_dispatch
 jobs:
   rollout:
     runs-on: ubuntu-24.04
-    steps:
+"""
+WORKFLOW = f"""{JOB}    steps:
       - uses: {CHECKOUT}
       - id: good
         uses: {OPSGATE}
@@ -68,12 +69,7 @@ jobs:
           echo "bad: $BAD, skipped: $SKIPPED, wrong: $WRONG"
           ls
 """
-RELEASE = f"""
-on: workflow_dispatch
-jobs:
-  rollout:
-    runs-on: ubuntu-24.04
-    env: {{ OPSGATE_CONFIG: deploy/opsgate.toml }}
+RELEASE = f"""{JOB}    env: {{ OPSGATE_CONFIG: deploy/opsgate.toml }}
     steps:
       - uses: {CHECKOUT}
       - uses: {OPSGATE}
@@ -85,12 +81,7 @@ jobs:
       - uses: {OPSGATE}
         with: {{ task: gate, url: URL, soak: 0 }}
 """
-BEGUN = f"""
-on: workflow_dispatch
-jobs:
-  rollout:
-    runs-on: ubuntu-24.04
-    steps:
+BEGUN = f"""{JOB}    steps:
       - uses: {CHECKOUT}
       - uses: {OPSGATE}
         with: {{ task: publish, keep-evidence: "FIRST" }}
